@@ -1,0 +1,3 @@
+//! The program `bench`.
+
+fn main() {}

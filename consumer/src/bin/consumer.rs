@@ -1,0 +1,3 @@
+//! The program `consumer`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A consumer for RabbitMQ that acknowledges a message only when its work is done.

@@ -1,0 +1,81 @@
+//! From a message to the wire.
+
+use crate::{
+    header,
+    message::Message,
+    properties::{Envelope, Headers, Properties, Value},
+    sequence::Sequence,
+    text::ShortText,
+};
+
+/// How a message is kept by the broker (`delivery_mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Survives a restart of the broker, on a durable queue.
+    Persistent,
+    /// May be lost with the broker's memory: what `fire` promises.
+    Transient,
+}
+
+impl Message {
+    /// The message as it stands on the wire.
+    ///
+    /// The reserved headers among [`Message::headers`] (`correio-…`, `x-…`, `CC`, `BCC`) are left out: they are
+    /// written from the fields, or by the broker.
+    #[must_use]
+    pub fn encode(&self, durability: Durability) -> Envelope {
+        let route = self.destination.route();
+        let mut headers: Headers = self
+            .headers
+            .iter()
+            .filter(|(name, _)| !header::is_ours(name.as_str()) && !header::is_brokers(name.as_str()))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        match &self.sequence {
+            Some(sequence) => put_sequence(&mut headers, sequence, &route.to_string()),
+            None => {
+                if let Some(key) = &self.key {
+                    headers.insert(name(header::KEY), Value::text(key.as_str()));
+                }
+            }
+        }
+        if let Some(at) = self.sent_at_us {
+            headers.insert(name(header::SENT_AT_US), Value::I64(at.try_into().unwrap_or(i64::MAX)));
+        }
+        let properties = Properties {
+            content_type: self.content_type.clone(),
+            content_encoding: self.content_encoding.clone(),
+            headers,
+            delivery_mode: Some(match durability {
+                Durability::Persistent => 2,
+                Durability::Transient => 1,
+            }),
+            correlation_id: self.correlation_id.clone(),
+            reply_to: self.reply_to.clone(),
+            message_id: self.id.as_ref().map(crate::MessageId::to_text),
+            timestamp: self.sent_at_us.map(|us| us / 1_000_000),
+            message_type: self.message_type.clone(),
+            app_id: self.origin.clone(),
+            ..Properties::default()
+        };
+        Envelope { route, properties, body: self.payload.clone() }
+    }
+}
+
+fn put_sequence(headers: &mut Headers, sequence: &Sequence, route: &str) {
+    headers.insert(name(header::SOURCE), Value::text(sequence.line.source.hyphenated().to_string()));
+    headers.insert(name(header::KEY), Value::text(sequence.line.key.as_str()));
+    headers.insert(name(header::NUMBER), Value::I64(sequence.number.get().try_into().unwrap_or(i64::MAX)));
+    // Left out where it says nothing: it would cost every message its length.
+    if *sequence.line.stream != *route {
+        headers.insert(name(header::STREAM), Value::text(&sequence.line.stream));
+    }
+    if !sequence.voids.is_empty() {
+        headers.insert(name(header::VOID), Value::text(sequence.voids.to_wire()));
+    }
+}
+
+/// One of our own header names, as a header table wants it.
+pub(crate) fn name(name: &'static str) -> ShortText {
+    ShortText::new(name).unwrap_or_else(|_| unreachable!("our header names are short"))
+}

@@ -1,0 +1,26 @@
+//! The envelope of a Correio message, and its mapping to AMQP 0-9-1 properties.
+//!
+//! Pure: no network, no clock, no randomness. A [`Message`] is what an application sends and what its handler
+//! gets; an [`Envelope`] is the same message as it stands on the wire; [`Envelope::decode`] and
+//! [`Message::encode`] lead from one to the other and lose nothing of ours. [`header`] lists every header we write.
+
+mod copy;
+mod decode;
+mod encode;
+pub mod header;
+mod id;
+mod message;
+mod payload;
+mod properties;
+mod sequence;
+mod text;
+
+pub use copy::{Attempt, DeadLetter, DeadReason, Original, dead_letter, replay, retry};
+pub use decode::{Decoded, DecodeError, DecodeFailure};
+pub use encode::Durability;
+pub use id::{InvalidMessageId, MessageId};
+pub use message::{Destination, Exchange, Message, Route};
+pub use payload::{Json, PayloadError};
+pub use properties::{Envelope, Headers, Properties, Value};
+pub use sequence::{Key, Line, Sequence, Voids, InvalidVoids};
+pub use text::{ShortText, TooLong};

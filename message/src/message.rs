@@ -1,0 +1,205 @@
+//! What an application sends, and what its handler gets.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    id::MessageId,
+    payload::{Json, PayloadError},
+    properties::Headers,
+    sequence::{Key, Sequence},
+    text::{ShortText, TooLong},
+};
+
+/// A message: a payload with an identity, a destination and a name for what it is.
+///
+/// What a sender leaves out, the producer fills in where it can: the id (a UUIDv7), the origin, the time. In a
+/// received message, `None` means that its sender did not say it; it is never guessed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// What makes two deliveries the same message (`message_id`).
+    pub id: Option<MessageId>,
+    /// The application that sent it (`app_id`).
+    pub origin: Option<ShortText>,
+    /// Who is to receive it.
+    pub destination: Destination,
+    /// What it is, such as `order.placed` (`type`): chooses the handler.
+    pub message_type: Option<ShortText>,
+    /// The body.
+    pub payload: Bytes,
+    /// The MIME type of the payload.
+    pub content_type: Option<ShortText>,
+    /// How the payload is encoded, such as `gzip`.
+    pub content_encoding: Option<ShortText>,
+    /// Which request or conversation it belongs to.
+    pub correlation_id: Option<ShortText>,
+    /// Where an answer is to go.
+    pub reply_to: Option<ShortText>,
+    /// What it is ordered by: messages of one producer with the same key are handled in the order sent.
+    pub key: Option<Key>,
+    /// Its place among those with the same key: stamped by the producer, never by the application.
+    pub sequence: Option<Sequence>,
+    /// When it was first sent, in microseconds since 1970 (UTC).
+    pub sent_at_us: Option<u64>,
+    /// The sender's own headers: neither `correio-…` nor `x-…`.
+    pub headers: Headers,
+}
+
+impl Message {
+    /// A message with any bytes as payload.
+    #[must_use]
+    pub fn new(destination: Destination, payload: impl Into<Bytes>) -> Self {
+        Self {
+            id: None,
+            origin: None,
+            destination,
+            message_type: None,
+            payload: payload.into(),
+            content_type: None,
+            content_encoding: None,
+            correlation_id: None,
+            reply_to: None,
+            key: None,
+            sequence: None,
+            sent_at_us: None,
+            headers: Headers::new(),
+        }
+    }
+
+    /// A message whose payload is a value as JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`PayloadError`] if the value has no JSON form (a map whose keys are not text, say).
+    pub fn json<T: serde::Serialize>(destination: Destination, value: &T) -> Result<Self, PayloadError> {
+        let mut message = Self::new(destination, Json::<T>::encode(value)?);
+        message.content_type = Some(Json::<T>::content_type());
+        Ok(message)
+    }
+
+    /// The same message under an id that the caller chose, so that it can be sent again as the same message.
+    #[must_use]
+    pub fn with_id(mut self, id: MessageId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// The same message, ordered by a key.
+    #[must_use]
+    pub fn with_key(mut self, key: Key) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// The same message under a type name, which chooses the handler.
+    #[must_use]
+    pub fn with_type(mut self, name: ShortText) -> Self {
+        self.message_type = Some(name);
+        self
+    }
+}
+
+/// Who is to receive a message.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Destination {
+    /// Any one consumer of this work queue, the freest (anycast): through the exchange `correio.queue`.
+    Queue(ShortText),
+    /// An exchange and routing key of the application's own.
+    Route(Route),
+}
+
+impl Destination {
+    /// Any one consumer of this work queue.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLong`] past 255 bytes.
+    pub fn queue(name: impl AsRef<str>) -> Result<Self, TooLong> {
+        ShortText::new(name).map(Self::Queue)
+    }
+
+    /// Where a message to here is published.
+    #[must_use]
+    pub fn route(&self) -> Route {
+        match self {
+            Self::Queue(name) => Route { exchange: Exchange::Queue.name(), routing_key: name.clone() },
+            Self::Route(route) => route.clone(),
+        }
+    }
+
+    /// Who a message with this route was meant for.
+    #[must_use]
+    pub fn of_route(route: &Route) -> Self {
+        if route.exchange == Exchange::Queue.as_str() {
+            Self::Queue(route.routing_key.clone())
+        } else {
+            Self::Route(route.clone())
+        }
+    }
+}
+
+/// An exchange and a routing key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Route {
+    /// The exchange that a message is published to.
+    pub exchange: ShortText,
+    /// What the exchange routes by.
+    pub routing_key: ShortText,
+}
+
+impl Route {
+    /// The name of the stream that this route makes when the producer names none.
+    #[must_use]
+    pub fn stream(&self) -> Arc<str> {
+        self.to_string().into()
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.exchange, self.routing_key)
+    }
+}
+
+/// The exchanges that are ours. Nothing is published to the default one, so that permissions can be exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exchange {
+    /// Work queues, each by its name (direct).
+    Queue,
+    /// Delay queues, each by its name (direct).
+    Retry,
+    /// Parking queues, each by its name (direct).
+    Dead,
+    /// Answers to requests (direct).
+    Reply,
+    /// Events by pattern (topic).
+    Topic,
+    /// To everyone (fanout).
+    Broadcast,
+}
+
+impl Exchange {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Queue, Self::Retry, Self::Dead, Self::Reply, Self::Topic, Self::Broadcast];
+
+    /// Its name on the broker.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "correio.queue",
+            Self::Retry => "correio.retry",
+            Self::Dead => "correio.dead",
+            Self::Reply => "correio.reply",
+            Self::Topic => "correio.topic",
+            Self::Broadcast => "correio.broadcast",
+        }
+    }
+
+    /// Its name on the broker, as a route wants it.
+    #[must_use]
+    pub fn name(self) -> ShortText {
+        ShortText::new(self.as_str()).unwrap_or_else(|_| unreachable!("our exchange names are short"))
+    }
+}

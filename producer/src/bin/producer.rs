@@ -1,0 +1,3 @@
+//! The program `producer`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A producer for RabbitMQ that says truthfully what became of each message.

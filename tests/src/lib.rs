@@ -1,0 +1,1 @@
+//! The whole kit end to end: journeys, faults, programs.
