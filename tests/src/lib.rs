@@ -1,1 +1,3 @@
 //! The whole kit end to end: journeys, faults, programs.
+
+pub mod programs;
