@@ -1,0 +1,30 @@
+//! The guarantees of Correio as pure state machines.
+//!
+//! A machine is told what happened (`on_…`), is asked questions (plain nouns), says when it next wants to be woken
+//! (`next_deadline`) and never does anything itself. There is no network here, no clock, no randomness and no
+//! order that a hash decides, so the same history always has the same end, and tests run millions of them.
+//!
+//! | Machine | What it keeps |
+//! |---|---|
+//! | [`ConfirmWindow`] | each published message has exactly one outcome, and it is its own |
+//! | [`RetrySchedule`] | when to try again, and when to stop |
+//! | [`DuplicateDetector`] | the same message has one effect |
+//! | [`KeyLanes`] | one message of a key at a time, keys take turns |
+//! | [`AckPlanner`] | few acknowledgements, none for what is not settled |
+//! | [`decide`] → [`Settlement`] | what happens to a handled message |
+
+mod ack_planner;
+mod confirm_window;
+mod duplicate_detector;
+mod key_lanes;
+mod retry_schedule;
+mod settlement;
+
+pub use ack_planner::{Ack, AckPlanner};
+pub use confirm_window::{
+    Answer, ConfirmWindow, DeadlineAction, Ended, Pronounced, Publish, WindowAdmission, WindowLimits,
+};
+pub use duplicate_detector::{Admission, DuplicateDetector, HandledId};
+pub use key_lanes::KeyLanes;
+pub use retry_schedule::{InvalidSchedule, RetrySchedule, jittered};
+pub use settlement::{Failure, Retrying, Settlement, Verdict, decide};
