@@ -1,0 +1,149 @@
+//! Why there is no connection, in words that say what to do.
+
+use std::{io, sync::Arc, time::Duration};
+
+use lapin::ErrorKind;
+
+use crate::{address::Address, reply::ReplyCause};
+
+/// Why there is no connection or channel. Addresses in it show no password.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// Nothing answers there.
+    #[error(
+        "no broker answers at {address}: {source}. Start one (`docker compose up -d --wait`, or `cargo demo broker`) or \
+         name another with --amqp-url or AMQP_URL"
+    )]
+    NoBroker {
+        /// Where.
+        address: String,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// The broker does not know this user with this password.
+    #[error(
+        "the broker at {address} refuses the login of user “{user}”: check the user and the password in --amqp-url, \
+         AMQP_URL, AMQP_PASSWORD_FILE or AMQP_PASSWORD"
+    )]
+    Credentials {
+        /// Where.
+        address: String,
+        /// Who.
+        user: String,
+    },
+    /// The virtual host is not there, or not for this user.
+    #[error(
+        "the broker at {address} does not let user “{user}” into the virtual host “{vhost}”: {said}. Name one that \
+         exists at the end of the URL (`/` is %2F or nothing), or give the user permissions there"
+    )]
+    Vhost {
+        /// Where.
+        address: String,
+        /// Which virtual host.
+        vhost: String,
+        /// Who.
+        user: String,
+        /// What the broker said.
+        said: String,
+    },
+    /// An await took longer than it may.
+    #[error("{step} took longer than {after:?} at {address}: the broker is overloaded, blocked or unreachable")]
+    TimedOut {
+        /// What was waited for.
+        step: Step,
+        /// How long.
+        after: Duration,
+        /// Where.
+        address: String,
+    },
+    /// The broker answered no.
+    #[error("the broker at {address} refuses: {cause}")]
+    Refused {
+        /// Where.
+        address: String,
+        /// Its answer.
+        cause: ReplyCause,
+    },
+    /// The connection ended meanwhile.
+    #[error("the connection to {address} ended: {reason}")]
+    Closed {
+        /// Where.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// These connections were closed by their owner.
+    #[error("these connections are closed")]
+    ShutDown,
+}
+
+/// What an await of the connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// A connection that somebody else still holds.
+    WaitForConnection,
+    /// TCP and AMQP handshake.
+    Connect,
+    /// The check of a connection that was given back.
+    Recycle,
+    /// The opening of a channel.
+    OpenChannel,
+    /// The closing of a channel.
+    CloseChannel,
+    /// The closing of a connection.
+    CloseConnection,
+}
+
+impl ConnectError {
+    /// Whether trying again without changing anything is hopeless: wrong credentials, wrong virtual host, closed by
+    /// the owner.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Credentials { .. } | Self::Vhost { .. } | Self::ShutDown => true,
+            Self::Refused { cause, .. } => cause.is_permanent(),
+            Self::NoBroker { .. } | Self::TimedOut { .. } | Self::Closed { .. } => false,
+        }
+    }
+
+    /// What an error of the handshake means.
+    pub(crate) fn of_handshake(error: &lapin::Error, address: &Address) -> Self {
+        let place = address.to_string();
+        let cause = match error.kind() {
+            ErrorKind::IOError(source) => return Self::NoBroker { address: place, source: source.clone() },
+            ErrorKind::ProtocolError(_) => ReplyCause::of(error),
+            _ => return Self::Closed { address: place, reason: error.to_string() },
+        };
+        match cause {
+            ReplyCause::AccessRefused { .. } => Self::Credentials { address: place, user: address.user().to_owned() },
+            ReplyCause::NotAllowed { said } => {
+                Self::Vhost { address: place, vhost: address.vhost().to_owned(), user: address.user().to_owned(), said }
+            }
+            cause => Self::Refused { address: place, cause },
+        }
+    }
+
+    /// What an error on an open connection means.
+    pub(crate) fn of_channel(error: &lapin::Error, address: &Address) -> Self {
+        let place = address.to_string();
+        match error.kind() {
+            ErrorKind::ProtocolError(_) => Self::Refused { address: place, cause: ReplyCause::of(error) },
+            _ => Self::Closed { address: place, reason: error.to_string() },
+        }
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::WaitForConnection => "waiting for a free connection",
+            Self::Connect => "connecting",
+            Self::Recycle => "checking a used connection",
+            Self::OpenChannel => "opening a channel",
+            Self::CloseChannel => "closing a channel",
+            Self::CloseConnection => "closing the connection",
+        })
+    }
+}

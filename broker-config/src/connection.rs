@@ -1,0 +1,309 @@
+//! The supervised connection: pooled, named, with a heartbeat, and no await without a deadline.
+//!
+//! lapin's own recovery stays off. A channel is leased with its connection; after any doubt both are thrown
+//! away, and the next lease is a new one. Who leases decides when to try again ([`Backoff`](crate::Backoff)) and
+//! what to declare and subscribe anew.
+
+use std::{future::Future, time::Duration};
+
+use deadpool_lapin::{Manager, Object, Pool, PoolError, Runtime, TimeoutType};
+use lapin::ConnectionProperties;
+use tokio::sync::OnceCell;
+
+use crate::{
+    address::Address,
+    connect_error::{ConnectError, Step},
+};
+
+/// What a connection is for. Publishing and consuming never share one: a broker that is short of memory
+/// stops reading from publishers, and would not read the acknowledgements either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// Publishing.
+    Publish,
+    /// Consuming.
+    Consume,
+    /// Declaring and checking.
+    Admin,
+}
+
+/// How to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionSettings {
+    /// The name that the dashboard shows: see [`ConnectionSettings::new`].
+    pub name: String,
+    /// Two of these without a sign of life end the connection. The URL's own wins.
+    pub heartbeat: Duration,
+    /// The most that TCP and AMQP handshake may take. The URL's own wins.
+    pub connect_timeout: Duration,
+    /// The most that opening or closing a channel may take.
+    pub channel_timeout: Duration,
+    /// The most to wait for a connection that somebody else holds.
+    pub wait_timeout: Duration,
+    /// The most connections at once: 1 to 4.
+    pub at_most: usize,
+}
+
+/// Connections to one broker, made when asked for.
+pub struct Connections {
+    address: Address,
+    settings: ConnectionSettings,
+    // Made at the first use, which is inside a runtime; `new` may be outside.
+    pool: OnceCell<Pool>,
+}
+
+/// A channel of one's own with the connection it is on.
+///
+/// Dropped, it takes the connection out of the pool, so that the next lease is a new one: that is the safe end.
+/// [`give_back`](Self::give_back) is for a channel without doubt, [`close`](Self::close) for the last one.
+#[doc(hidden)]
+pub struct LeasedChannel {
+    channel: lapin::Channel,
+    lease: Option<Object>,
+    address: Address,
+    channel_timeout: Duration,
+}
+
+impl Purpose {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Consume => "consume",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl ConnectionSettings {
+    /// Safe settings under the name `PROGRAM ORIGIN @HOST/PID PURPOSE`, as in `producer shop @ana/4711 publish`.
+    #[must_use]
+    pub fn new(program: &str, origin: &str, purpose: Purpose) -> Self {
+        let origin = if origin.is_empty() { String::new() } else { format!("{origin} ") };
+        Self {
+            name: format!("{program} {origin}@{}/{} {}", host_name(), std::process::id(), purpose.word()),
+            heartbeat: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            channel_timeout: Duration::from_secs(10),
+            wait_timeout: Duration::from_secs(10),
+            at_most: 1,
+        }
+    }
+}
+
+impl Connections {
+    /// Connections to a broker. Nothing is connected yet.
+    #[must_use]
+    pub fn new(address: Address, settings: ConnectionSettings) -> Self {
+        Self { address, settings, pool: OnceCell::new() }
+    }
+
+    /// The broker's address.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &ConnectionSettings {
+        &self.settings
+    }
+
+    /// Leases a connection, made if there is none, and opens a fresh channel on it.
+    ///
+    /// It waits at most for the sum of the wait, connect and channel timeouts, and tries once: see
+    /// [`Backoff`](crate::Backoff) for trying again.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]; [`is_permanent`](ConnectError::is_permanent) says whether trying again can help.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a connection that is being made is abandoned, and ends by its own deadline.
+    pub async fn channel(&self) -> Result<LeasedChannel, ConnectError> {
+        let lease = self.pool().await.get().await.map_err(|e| self.explain(&e))?;
+        match self.bounded(Step::OpenChannel, lease.create_channel()).await {
+            Ok(channel) => Ok(LeasedChannel {
+                channel,
+                lease: Some(lease),
+                address: self.address.clone(),
+                channel_timeout: self.settings.channel_timeout,
+            }),
+            Err(error) => {
+                // A connection on which no channel opens is no good to anybody.
+                drop(Object::take(lease));
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets go of every pooled connection; leased ones end with their lease. Later calls answer
+    /// [`ConnectError::ShutDown`].
+    pub async fn close(&self) {
+        self.pool().await.close();
+    }
+
+    async fn pool(&self) -> &Pool {
+        self.pool.get_or_init(|| async { self.make_pool() }).await
+    }
+
+    fn make_pool(&self) -> Pool {
+        let heartbeat = self.address.heartbeat().unwrap_or(self.settings.heartbeat).as_secs().clamp(1, 65_535);
+        let url = format!("{}?heartbeat={heartbeat}", self.address.url_with_password());
+        let name = self.settings.name.clone();
+        let properties = move || ConnectionProperties::default().with_connection_name(name.as_str().into());
+        let manager = Manager::new(url, properties, async_rs::Runtime::tokio_current());
+        Pool::builder(manager)
+            .max_size(self.settings.at_most.clamp(1, 4))
+            .wait_timeout(Some(self.settings.wait_timeout))
+            .create_timeout(Some(self.connect_timeout()))
+            .recycle_timeout(Some(self.settings.channel_timeout))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .unwrap_or_else(|_| unreachable!("building fails only when timeouts lack a runtime"))
+    }
+
+    fn connect_timeout(&self) -> Duration {
+        self.address.connect_timeout().unwrap_or(self.settings.connect_timeout)
+    }
+
+    fn explain(&self, error: &PoolError) -> ConnectError {
+        let timed_out = |step, after| ConnectError::TimedOut { step, after, address: self.address.to_string() };
+        match error {
+            PoolError::Backend(error) => ConnectError::of_handshake(error, &self.address),
+            PoolError::Timeout(TimeoutType::Wait) => timed_out(Step::WaitForConnection, self.settings.wait_timeout),
+            PoolError::Timeout(TimeoutType::Create) => timed_out(Step::Connect, self.connect_timeout()),
+            PoolError::Timeout(TimeoutType::Recycle) => timed_out(Step::Recycle, self.settings.channel_timeout),
+            PoolError::Closed => ConnectError::ShutDown,
+            PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                ConnectError::Closed { address: self.address.to_string(), reason: error.to_string() }
+            }
+        }
+    }
+
+    async fn bounded<T>(
+        &self,
+        step: Step,
+        asked: impl Future<Output = Result<T, lapin::Error>>,
+    ) -> Result<T, ConnectError> {
+        bounded(step, self.settings.channel_timeout, &self.address, asked).await
+    }
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the pool: its manager prints the URL with the password.
+        f.debug_struct("Connections").field("address", &self.address).field("settings", &self.settings).finish()
+    }
+}
+
+impl LeasedChannel {
+    /// The channel.
+    #[must_use]
+    pub fn channel(&self) -> &lapin::Channel {
+        &self.channel
+    }
+
+    /// The connection it is on, for its events.
+    #[must_use]
+    pub fn connection(&self) -> &lapin::Connection {
+        self.lease.as_ref().unwrap_or_else(|| unreachable!("the lease is taken only by what ends it"))
+    }
+
+    /// Whether the broker has said that it reads nothing from this connection for now.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.connection().status().blocked()
+    }
+
+    /// The broker's address.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Throws channel and connection away, at once: what is unanswered on them is unknown.
+    pub fn discard(self) {
+        drop(self);
+    }
+
+    /// Closes the channel and returns the connection to the pool. Only for a channel without doubt: everything on
+    /// it is answered.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] if the closing is not answered in time; the connection is then thrown away.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled, it throws the connection away.
+    pub async fn give_back(mut self) -> Result<(), ConnectError> {
+        self.close_channel().await?;
+        drop(self.lease.take());
+        Ok(())
+    }
+
+    /// Closes the channel and its connection politely, and waits for both.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] if a closing is not answered in time; the connection is then thrown away.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled, it throws the connection away.
+    pub async fn close(mut self) -> Result<(), ConnectError> {
+        self.close_channel().await?;
+        let Some(lease) = self.lease.take() else { return Ok(()) };
+        let connection = Object::take(lease);
+        let closing = connection.close(REPLY_SUCCESS, "OK".into());
+        bounded(Step::CloseConnection, self.channel_timeout, &self.address, closing).await
+    }
+
+    async fn close_channel(&self) -> Result<(), ConnectError> {
+        if !self.channel.status().connected() {
+            // Closed by its user already, who had reasons for when.
+            return Ok(());
+        }
+        let closing = self.channel.close(REPLY_SUCCESS, "OK".into());
+        bounded(Step::CloseChannel, self.channel_timeout, &self.address, closing).await
+    }
+}
+
+impl Drop for LeasedChannel {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            // Only queues a frame for lapin's thread; nothing waits.
+            drop(Object::take(lease));
+        }
+    }
+}
+
+impl std::fmt::Debug for LeasedChannel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeasedChannel").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// This machine's name, as connections and consumer tags show it.
+#[must_use]
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    name.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).unwrap_or_else(|| "host".to_owned())
+}
+
+pub(crate) async fn bounded<T>(
+    step: Step,
+    after: Duration,
+    address: &Address,
+    asked: impl Future<Output = Result<T, lapin::Error>>,
+) -> Result<T, ConnectError> {
+    match tokio::time::timeout(after, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(ConnectError::of_channel(&error, address)),
+        Err(_) => Err(ConnectError::TimedOut { step, after, address: address.to_string() }),
+    }
+}
+
+const REPLY_SUCCESS: u16 = 200;

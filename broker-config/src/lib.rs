@@ -1,0 +1,36 @@
+//! The shape of the broker as a value, and the supervised connection to it.
+//!
+//! - [`Topology`] says which exchanges, queues and bindings are to be there; a [`WorkQueue`] expands to a queue with
+//!   its retry and parking queues.
+//! - [`Address`] says where the broker is and as whom, and prints no password.
+//! - [`Connections`] leases channels on supervised connections; [`Backoff`] says when to try again;
+//!   [`ConnectError`] and [`ReplyCause`] say what went wrong and what to do.
+
+mod address;
+mod amqp_url;
+mod backoff;
+#[cfg(feature = "cli")]
+pub mod cli;
+mod connect_error;
+mod connection;
+mod exchange;
+mod queue;
+mod reply;
+mod topology;
+#[doc(hidden)]
+pub mod wire;
+mod work_queue;
+
+pub use address::{Address, AddressError, Role, Source};
+pub use amqp_url::UrlError;
+pub use backoff::Backoff;
+pub use connect_error::{ConnectError, Step};
+pub use connection::{ConnectionSettings, Connections, LeasedChannel, Purpose, host_name};
+pub use exchange::{ExchangeKind, kind_of};
+pub use queue::{Argument, DeadLettering, Queue};
+pub use reply::{ReplyCause, ReplyScope};
+pub use topology::{Binding, Topology};
+pub use work_queue::{
+    DEFAULT_RETRY_DELAYS, RetryQueue, WorkQueue, WorkQueueError, WorkQueueKind, longest_wait, parking_queue_name,
+    retry_queue_name,
+};
