@@ -1,0 +1,3 @@
+//! The program `demo`.
+
+fn main() {}

@@ -1,0 +1,39 @@
+//! A private RabbitMQ node: started here, killed here, nothing left behind.
+//!
+//! The lab never reads `AMQP_URL` and never touches a broker that it did not start: its faults need a node that may
+//! be killed. A test takes the broker, or the brokers, that the environment names:
+//!
+//! ```no_run
+//! # async fn example() {
+//! // Once on each broker named in CORREIO_BROKERS, on the node that all tests of this process share.
+//! correio_lab::broker::for_each(async |node| {
+//!     node.declare_queue("orders", correio_lab::broker::QueueKind::Quorum).await.expect("declared");
+//!     assert_eq!(node.queue_depth("orders").await.expect("depth"), 0);
+//! })
+//! .await;
+//! # }
+//! ```
+//!
+//! Start reading at [`Node`].
+
+mod container;
+mod debian;
+mod discover;
+mod error;
+mod hello;
+mod named;
+mod node;
+mod node_files;
+mod place;
+mod ports;
+mod process;
+mod queues;
+mod run;
+mod server;
+mod watchdog;
+
+pub use error::LabError;
+pub use named::{Broker, Brokers, for_each, for_each_own, shared_node};
+pub use node::{Login, Node, NodeOptions};
+pub use queues::QueueKind;
+pub use server::Server;

@@ -1,0 +1,11 @@
+//! A broker of your own, faults on demand, the ledger that judges, and the lessons.
+//!
+//! - [`broker`]: a private RabbitMQ node that may be killed, restarted, stopped in its tracks and starved of
+//!   memory, because nobody else uses it;
+//! - [`faults`]: a TCP proxy between a program and that node that cuts, stalls, swallows and delays;
+//! - [`ledger`]: what was attempted, what the broker confirmed, what was handled, and what that says about the
+//!   guarantees.
+
+pub mod broker;
+pub mod faults;
+pub mod ledger;
