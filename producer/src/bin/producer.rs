@@ -1,3 +1,5 @@
 //! The program `producer`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    correio_producer::program::main()
+}

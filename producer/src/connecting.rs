@@ -1,0 +1,82 @@
+//! Reaching the broker, again and again, and understanding why a channel ended.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use correio_broker_config::{Backoff, ConnectError, Connections, LeasedChannel, ReplyCause};
+use tokio::time::{Instant, sleep};
+
+/// How long one step with the broker may take.
+pub(crate) const STEP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Tries until the deadline; ends at once on what trying again does not cure.
+pub(crate) async fn first_channel(connections: &Connections, within: Duration) -> Result<LeasedChannel, ConnectError> {
+    let until = Instant::now() + within;
+    let mut backoff = Backoff::new();
+    loop {
+        let error = match connections.channel().await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => error,
+        };
+        let pause = backoff.next_delay();
+        if error.is_permanent() || Instant::now() + pause >= until {
+            return Err(error);
+        }
+        tracing::info!(%error, ?pause, "no connection yet, trying again");
+        sleep(pause).await;
+    }
+}
+
+/// Tries for as long as it is polled: after a loss even a refused login may be passing, on a broker that restarts.
+pub(crate) async fn next_channel(connections: Arc<Connections>) -> LeasedChannel {
+    let mut backoff = Backoff::new();
+    loop {
+        match connections.channel().await {
+            Ok(channel) => return channel,
+            Err(error) => {
+                let pause = backoff.next_delay();
+                tracing::warn!(%error, ?pause, "the broker cannot be reached, trying again");
+                sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// Why a channel ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The broker closed the channel because of one of the messages on it.
+    OfOneMessage {
+        /// There is no such exchange (404); else it was not allowed or not acceptable.
+        missing: bool,
+        reason: String,
+    },
+    /// The connection, or the broker, went away.
+    Gone(String),
+    /// An answer did not come before its deadline.
+    Silent(&'static str),
+    /// The producer gives up.
+    Closing,
+}
+
+impl Fault {
+    pub(crate) fn of(error: &lapin::Error) -> Self {
+        let cause = ReplyCause::of(error);
+        let reason = |code: u16| format!("{code} {}", cause.said());
+        match cause {
+            ReplyCause::NotFound { .. } => Self::OfOneMessage { missing: true, reason: reason(404) },
+            ReplyCause::AccessRefused { .. } => Self::OfOneMessage { missing: false, reason: reason(403) },
+            ReplyCause::PreconditionFailed { .. } => Self::OfOneMessage { missing: false, reason: reason(406) },
+            _ => Self::Gone(cause.said().to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OfOneMessage { reason, .. } | Self::Gone(reason) => f.write_str(reason),
+            Self::Silent(what) => write!(f, "{what} did not come in time"),
+            Self::Closing => f.write_str("the producer closes"),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a producer has done so far, in numbers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::outcome::Outcome;
+
+/// What a producer has done so far. Read at any time with [`Producer::counts`](crate::Producer::counts).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Messages accepted for `send`, `submit` or `forward`.
+    pub accepted: u64,
+    /// … that ended [`Confirmed`](Outcome::Confirmed).
+    pub confirmed: u64,
+    /// … that ended [`Unroutable`](Outcome::Unroutable).
+    pub unroutable: u64,
+    /// … that ended [`Refused`](Outcome::Refused).
+    pub refused: u64,
+    /// … that ended [`Unknown`](Outcome::Unknown).
+    pub unknown: u64,
+    /// Second and further sendings of a message, with its same id.
+    pub resent: u64,
+    /// Messages that `fire` handed to the connection.
+    pub fired: u64,
+    /// Messages that `fire` could not hand on: no room before the deadline, or the connection went under them.
+    pub fire_dropped: u64,
+    /// Channels opened after the first.
+    pub reconnected: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) resent: AtomicU64,
+    pub(crate) fired: AtomicU64,
+    pub(crate) fire_dropped: AtomicU64,
+    pub(crate) reconnected: AtomicU64,
+    confirmed: AtomicU64,
+    unroutable: AtomicU64,
+    refused: AtomicU64,
+    unknown: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn on_outcome(&self, outcome: &Outcome) {
+        one(match outcome {
+            Outcome::Confirmed => &self.confirmed,
+            Outcome::Unroutable { .. } => &self.unroutable,
+            Outcome::Refused { .. } => &self.refused,
+            Outcome::Unknown { .. } => &self.unknown,
+        });
+    }
+
+    pub(crate) fn read(&self) -> Counts {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            accepted: of(&self.accepted),
+            confirmed: of(&self.confirmed),
+            unroutable: of(&self.unroutable),
+            refused: of(&self.refused),
+            unknown: of(&self.unknown),
+            resent: of(&self.resent),
+            fired: of(&self.fired),
+            fire_dropped: of(&self.fire_dropped),
+            reconnected: of(&self.reconnected),
+        }
+    }
+}
+
+pub(crate) fn one(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,147 @@
+//! The channel without confirms: hands messages to the connection and never learns more.
+
+use std::{pin::Pin, sync::Arc};
+
+use correio_broker_config::{Connections, LeasedChannel, wire};
+use correio_message::Durability;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use lapin::{Channel, options::BasicPublishOptions, types::ShortString};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    connecting::{Fault, next_channel},
+    counts::{Counters, one},
+    submission::Submission,
+};
+
+/// Opened with the first `fire`. A confirm channel would keep every confirm nobody waits for (0.7 KB each), and
+/// `mandatory` would send back what nobody reads.
+pub(crate) struct FiringChannel {
+    connections: Arc<Connections>,
+    submissions: mpsc::Receiver<Submission>,
+    counters: Arc<Counters>,
+    closing: CancellationToken,
+    give_up: CancellationToken,
+}
+
+/// Resolves when the message's bytes are on the socket.
+type Writes = FuturesUnordered<Pin<Box<dyn Future<Output = lapin::Result<()>> + Send>>>;
+
+impl FiringChannel {
+    /// So many messages may be between the buffer and the socket.
+    const IN_FLIGHT: usize = 256;
+
+    pub(crate) fn new(
+        connections: Arc<Connections>,
+        submissions: mpsc::Receiver<Submission>,
+        counters: Arc<Counters>,
+        closing: CancellationToken,
+        give_up: CancellationToken,
+    ) -> Self {
+        Self { connections, submissions, counters, closing, give_up }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut opened = 0;
+        while let Some(leased) = self.connect().await {
+            opened += 1;
+            if opened > 1 {
+                one(&self.counters.reconnected);
+            }
+            match self.serve(leased.channel()).await {
+                Ok(()) => {
+                    if let Err(error) = leased.close().await {
+                        tracing::debug!(%error, "the connection of fire did not close politely");
+                    }
+                    break;
+                }
+                Err(fault) => {
+                    tracing::warn!(%fault, "the channel of fire ended; what was on it is lost");
+                    leased.discard();
+                }
+            }
+        }
+        self.submissions.close();
+        while self.submissions.try_recv().is_ok() {
+            one(&self.counters.fire_dropped);
+        }
+    }
+
+    /// Meanwhile the buffer fills, and past their deadline for room callers drop their messages.
+    async fn connect(&mut self) -> Option<LeasedChannel> {
+        let until = self.closing.clone();
+        tokio::select! {
+            channel = next_channel(self.connections.clone()) => Some(channel),
+            // Without a connection there is nothing that closing could wait for.
+            () = until.cancelled() => None,
+        }
+    }
+
+    async fn serve(&mut self, channel: &Channel) -> Result<(), Fault> {
+        let mut writes = Writes::new();
+        let mut over = false;
+        while !over || !writes.is_empty() {
+            tokio::select! {
+                biased;
+                Some(written) = writes.next(), if !writes.is_empty() => {
+                    if let Err(error) = written {
+                        // This one and all that were behind it.
+                        self.drop_counted(writes.len() + 1);
+                        return Err(Fault::of(&error));
+                    }
+                    one(&self.counters.fired);
+                }
+                next = self.submissions.recv(), if !over && writes.len() < Self::IN_FLIGHT => match next {
+                    Some(submission) => {
+                        let mut write: Pin<Box<dyn Future<Output = _> + Send>> =
+                            Box::pin(write(channel.clone(), submission));
+                        // The first poll queues the frames: the wire keeps the callers' order.
+                        let first = std::future::poll_fn(|cx| std::task::Poll::Ready(write.as_mut().poll(cx))).await;
+                        match first {
+                            std::task::Poll::Ready(Ok(())) => one(&self.counters.fired),
+                            std::task::Poll::Ready(Err(error)) => {
+                                self.drop_counted(writes.len() + 1);
+                                return Err(Fault::of(&error));
+                            }
+                            std::task::Poll::Pending => writes.push(write),
+                        }
+                    }
+                    None => over = true,
+                },
+                () = self.closing.cancelled(), if !self.submissions.is_closed() => self.submissions.close(),
+                () = self.give_up.cancelled() => {
+                    self.drop_counted(writes.len());
+                    return Err(Fault::Closing);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_counted(&self, messages: usize) {
+        for _ in 0..messages {
+            one(&self.counters.fire_dropped);
+        }
+    }
+}
+
+/// Writes one message; an error means that the channel is gone.
+async fn write(channel: Channel, submission: Submission) -> lapin::Result<()> {
+    let Submission { cargo, room, .. } = submission;
+    let envelope = cargo.into_envelope(Durability::Transient);
+    let name = |text: &str| ShortString::try_new(text).unwrap_or_default();
+    let confirm = channel
+        .basic_publish(
+            name(envelope.route.exchange.as_str()),
+            name(envelope.route.routing_key.as_str()),
+            BasicPublishOptions::default(),
+            &envelope.body,
+            wire::to_lapin(&envelope.properties),
+        )
+        .await?;
+    // Confirms were not selected: this resolves at once.
+    let _ = confirm.await?;
+    drop(room);
+    Ok(())
+}

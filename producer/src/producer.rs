@@ -1,0 +1,298 @@
+//! The handle that an application sends with.
+
+use std::{sync::Arc, time::Duration};
+
+use correio_broker_config::{ConnectError, ConnectionSettings, Connections, Purpose};
+use correio_message::{Envelope, Message, MessageId};
+use tokio::{
+    sync::{Mutex, OnceCell, oneshot},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    connecting::first_channel,
+    counts::{Counters, Counts, one},
+    error::{ForwardError, SendError, SendFailure},
+    firing_channel::FiringChannel,
+    outcome::Outcome,
+    publishing_channel::PublishingChannel,
+    receipt::Receipt,
+    settings::ProducerSettings,
+    submission::{Buffer, Cargo},
+};
+
+/// Sends messages and says truthfully what became of each.
+///
+/// Cheap to clone: all clones share one connection, one confirm window and one numbering, so that messages of one
+/// key keep the order in which they were handed in. Two programs, or two `Producer::connect`s, have no order
+/// between them.
+#[derive(Clone, Debug)]
+pub struct Producer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: ProducerSettings,
+    counters: Arc<Counters>,
+    confirmed: Buffer,
+    fired: OnceCell<Buffer>,
+    fire_connections: Arc<Connections>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Callers hand in no more.
+    closing: CancellationToken,
+    /// What is still without an answer will not be waited for.
+    give_up: CancellationToken,
+}
+
+impl Producer {
+    /// Connects, and keeps connected from then on: after a loss the connection is made again and what was
+    /// unanswered is sent again with the same id.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] if there is no broker before the connect deadline, or at once if the broker does not let
+    /// this user in.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is left behind.
+    pub async fn connect(settings: ProducerSettings) -> Result<Self, ConnectError> {
+        let connect = || {
+            let named = ConnectionSettings::new("producer", settings.origin.as_str(), Purpose::Publish);
+            Arc::new(Connections::new(settings.address.clone(), named))
+        };
+        let (connections, fire_connections) = (connect(), connect());
+        let first = first_channel(&connections, settings.connect_deadline).await?;
+        let counters = Arc::new(Counters::default());
+        let (closing, give_up) = (CancellationToken::new(), CancellationToken::new());
+        let (confirmed, submissions) = Buffer::new(PLACES, settings.buffer_bytes);
+        let channel = PublishingChannel::new(
+            &settings,
+            connections,
+            submissions,
+            counters.clone(),
+            closing.clone(),
+            give_up.clone(),
+        );
+        let task = tokio::spawn(channel.run(first));
+        let shared = Shared {
+            settings,
+            counters,
+            confirmed,
+            fired: OnceCell::new(),
+            fire_connections,
+            tasks: Mutex::new(vec![task]),
+            closing,
+            give_up,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Sends one message and waits for the broker's answer.
+    ///
+    /// At least once: [`Outcome::Confirmed`] is never said of a message that is on no queue. Waits at most the room
+    /// deadline and then the confirm deadline.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] if the message never left this process. It carries the message back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: once polled, the message may be with the broker even if this future is dropped. Give it an
+    /// id of your own ([`Message::with_id`], [`fresh_id`](crate::fresh_id)), send it again with that, and the
+    /// consumer handles it once.
+    pub async fn send(&self, message: Message) -> Result<Outcome, SendError> {
+        Ok(self.submit(message).await?.await)
+    }
+
+    /// Hands one message in and returns at once when there is room; the [`Receipt`] tells later what became of it.
+    ///
+    /// Messages of one key are put on the wire in the order in which their `submit` calls were made.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] if the message never left this process. It carries the message back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe until it returns: a dropped call has handed in nothing.
+    pub async fn submit(&self, mut message: Message) -> Result<Receipt, SendError> {
+        let id = self.complete(&mut message);
+        if let Err(cause) = self.fits(message.payload.len(), headers_of(&message)) {
+            return Err(SendError { message: Box::new(message), cause });
+        }
+        self.accept(id, Cargo::Message(Box::new(message))).await.map_err(|(cargo, cause)| match cargo {
+            Cargo::Message(message) => SendError { message, cause },
+            Cargo::Envelope(_) => unreachable!("a message was put in"),
+        })
+    }
+
+    /// Hands in an envelope that is complete as it is: a copy for a retry, a dead letter or a replay. Only the id
+    /// is made, where there is none. It is not numbered: a copy keeps the number of its original.
+    ///
+    /// # Errors
+    ///
+    /// [`ForwardError`] if it never left this process. It carries the envelope back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe until it returns, as [`Producer::submit`] is.
+    pub async fn forward(&self, mut envelope: Envelope) -> Result<Receipt, ForwardError> {
+        let said = envelope.properties.message_id.as_ref().and_then(|text| MessageId::new(text).ok());
+        let id = said.unwrap_or_else(|| {
+            let id = crate::fresh_id();
+            envelope.properties.message_id = Some(id.to_text());
+            id
+        });
+        // No payload limit of ours: what the broker has once taken, a copy of it fits too.
+        if let Err(cause) = headers_fit(envelope.properties.weight()) {
+            return Err(ForwardError { envelope: Box::new(envelope), cause });
+        }
+        self.accept(id, Cargo::Envelope(Box::new(envelope))).await.map_err(|(cargo, cause)| match cargo {
+            Cargo::Envelope(envelope) => ForwardError { envelope, cause },
+            Cargo::Message(_) => unreachable!("an envelope was put in"),
+        })
+    }
+
+    /// Hands one message to the connection and never learns what became of it: fire and forget.
+    ///
+    /// At most once: the message may be lost, on the way or because no queue is there, and nobody is told. It is
+    /// transient and, key or not, has no number: nobody could say which numbers were lost.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] if the message never left this process; past the deadline for room it is dropped and counted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe until it returns: a dropped call has handed in nothing.
+    pub async fn fire(&self, mut message: Message) -> Result<MessageId, SendError> {
+        let id = self.complete(&mut message);
+        if let Err(cause) = self.fits(message.payload.len(), headers_of(&message)) {
+            return Err(SendError { message: Box::new(message), cause });
+        }
+        let shared = &self.shared;
+        if shared.confirmed.is_closed() {
+            return Err(SendError { message: Box::new(message), cause: SendFailure::Closed });
+        }
+        let buffer = shared.fired.get_or_init(|| self.open_fire()).await;
+        let wait = shared.settings.room_deadline;
+        match buffer.put(id.clone(), Cargo::Message(Box::new(message)), wait, wait, None).await {
+            Ok(()) => Ok(id),
+            Err((Cargo::Message(message), cause)) => {
+                one(&shared.counters.fire_dropped);
+                Err(SendError { message, cause })
+            }
+            Err((Cargo::Envelope(_), _)) => unreachable!("a message was put in"),
+        }
+    }
+
+    /// What this producer has done so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shared.counters.read()
+    }
+
+    /// Takes nothing new, lets what was handed in come to its outcome, and closes the connection.
+    ///
+    /// Waits at most `within`; what has no answer by then ends [`Outcome::Unknown`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropped, it leaves a producer that takes nothing new and ends by itself.
+    pub async fn close(&self, within: Duration) {
+        let shared = &self.shared;
+        shared.confirmed.close();
+        if let Some(fired) = shared.fired.get() {
+            fired.close();
+        }
+        shared.closing.cancel();
+        let until = Instant::now() + within;
+        let mut tasks = shared.tasks.lock().await;
+        for mut task in tasks.drain(..) {
+            if tokio::time::timeout_at(until, &mut task).await.is_err() {
+                shared.give_up.cancel();
+                // Giving up takes closing a connection, whose own deadlines are shorter than this.
+                if timeout(GIVING_UP, &mut task).await.is_err() {
+                    task.abort();
+                }
+            }
+        }
+    }
+
+    /// Fills in what the sender left out.
+    fn complete(&self, message: &mut Message) -> MessageId {
+        let id = message.id.get_or_insert_with(crate::fresh_id).clone();
+        if message.origin.is_none() {
+            message.origin = Some(self.shared.settings.origin.clone());
+        }
+        if message.sent_at_us.is_none() {
+            message.sent_at_us = Some(crate::now_us());
+        }
+        // Numbers are given by the channel that decides the order, and by nothing else.
+        message.sequence = None;
+        id
+    }
+
+    fn fits(&self, payload: usize, headers: usize) -> Result<(), SendFailure> {
+        let limit = self.shared.settings.payload_limit;
+        if payload > limit {
+            return Err(SendFailure::TooLarge { size: payload, limit });
+        }
+        headers_fit(headers)
+    }
+
+    async fn accept(&self, id: MessageId, cargo: Cargo) -> Result<Receipt, (Cargo, SendFailure)> {
+        let shared = &self.shared;
+        let (reply, outcome) = oneshot::channel();
+        let (wait, answer) = (shared.settings.room_deadline, shared.settings.confirm_deadline);
+        shared.confirmed.put(id.clone(), cargo, wait, answer, Some(reply)).await?;
+        one(&shared.counters.accepted);
+        Ok(Receipt { id, outcome })
+    }
+
+    async fn open_fire(&self) -> Buffer {
+        let shared = &self.shared;
+        let (buffer, submissions) = Buffer::new(PLACES, shared.settings.buffer_bytes);
+        let channel = FiringChannel::new(
+            shared.fire_connections.clone(),
+            submissions,
+            shared.counters.clone(),
+            shared.closing.clone(),
+            shared.give_up.clone(),
+        );
+        shared.tasks.lock().await.push(tokio::spawn(channel.run()));
+        buffer
+    }
+}
+
+/// How many messages may stand between the callers and the channel's task.
+const PLACES: usize = 256;
+/// Room for properties in one frame: RabbitMQ negotiates 128 KiB.
+const HEADERS_LIMIT: usize = 100 * 1024;
+/// How long a task may take to give up.
+const GIVING_UP: Duration = Duration::from_secs(15);
+
+fn headers_fit(size: usize) -> Result<(), SendFailure> {
+    if size > HEADERS_LIMIT {
+        return Err(SendFailure::HeadersTooLarge { size, limit: HEADERS_LIMIT });
+    }
+    Ok(())
+}
+
+fn headers_of(message: &Message) -> usize {
+    if message.headers.is_empty() {
+        return 0;
+    }
+    correio_message::Properties { headers: message.headers.clone(), ..Default::default() }.weight()
+}
+
+/// A source is one running producer.
+pub(crate) fn fresh_source() -> Uuid {
+    Uuid::now_v7()
+}

@@ -1,0 +1,39 @@
+//! `producer fire`: hands each line on and learns nothing.
+
+use correio_broker_config::cli::{Exit, print_error};
+
+use super::{Stop, args::FireArgs, connect, destination, input::Input, report::Report};
+
+const PAYLOAD_LIMIT: usize = 16 * 1024 * 1024;
+
+pub(crate) async fn run(args: FireArgs) -> Result<Exit, Stop> {
+    let to = destination(&args.line).map_err(Stop::usage)?;
+    let mut input = Input::lines(&args.line, to, PAYLOAD_LIMIT).await.map_err(Stop::usage)?;
+    let producer = connect(&args.line, |settings| settings).await?;
+    let mut report = Report::new(None);
+    let halted = loop {
+        let next = tokio::select! {
+            next = input.next() => next,
+            _ = tokio::signal::ctrl_c() => break None,
+        };
+        match next {
+            Ok(Some(message)) => match producer.fire(message).await {
+                Ok(_) => report.on_fired(),
+                Err(error) => report.on_not_sent(&error.cause.to_string()),
+            },
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    // Not an answer is waited for, only that the bytes leave.
+    producer.close(std::time::Duration::from_secs(10)).await;
+    let counts = producer.counts();
+    let exit = report.exit(true, &counts);
+    report.finish_fired(&counts, args.line.json);
+    if let Some(error) = halted {
+        print_error(&error);
+        eprintln!("stopped: the lines before it were handed on; nothing after it was read");
+        return Ok(Exit::Usage);
+    }
+    Ok(exit)
+}

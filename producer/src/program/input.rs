@@ -1,0 +1,127 @@
+//! Where the messages of a run come from.
+
+use std::{
+    io::IsTerminal,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use correio_message::{Destination, Message, ShortText};
+use tokio::{
+    fs::File,
+    io::{AsyncBufRead, BufReader},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    args::LineArgs,
+    lines::{LineError, Shape, next_line},
+    unsent::{self, UnsentError},
+};
+
+/// The messages of a run, one after another, no faster than asked for.
+pub(crate) struct Input {
+    from: From,
+    name: String,
+    limit: usize,
+    pace: Option<Pace>,
+    /// The number of the line read last.
+    pub(crate) line: u64,
+}
+
+enum From {
+    Lines(Box<dyn AsyncBufRead + Unpin + Send>, Shape),
+    Again(std::vec::IntoIter<Message>),
+}
+
+/// The input cannot be read any further.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InputError {
+    #[error("cannot read {path}: {source}")]
+    Open { path: PathBuf, source: std::io::Error },
+    #[error("cannot read on in {name} after line {line}: {source}")]
+    Read { name: String, line: u64, source: std::io::Error },
+    #[error("line {line} of {name} was not sent: {cause}")]
+    Line { name: String, line: u64, cause: LineError },
+    #[error(transparent)]
+    Text(#[from] correio_message::TooLong),
+    #[error(transparent)]
+    Again(#[from] UnsentError),
+}
+
+impl Input {
+    pub(crate) async fn lines(args: &LineArgs, destination: Destination, limit: usize) -> Result<Self, InputError> {
+        let (reader, name): (Box<dyn AsyncBufRead + Unpin + Send>, _) = match &args.file {
+            Some(path) => {
+                let opened = File::open(path).await;
+                let file = opened.map_err(|source| InputError::Open { path: path.clone(), source })?;
+                (Box::new(BufReader::with_capacity(64 * 1024, file)), path.display().to_string())
+            }
+            None => {
+                if std::io::stdin().is_terminal() {
+                    eprintln!("reading messages from the terminal, one a line; Ctrl-D ends");
+                }
+                (Box::new(BufReader::with_capacity(64 * 1024, tokio::io::stdin())), "the input".to_owned())
+            }
+        };
+        let shape = Shape {
+            destination,
+            message_type: args.message_type.as_ref().map(ShortText::new).transpose()?,
+            key_field: args.key_field.clone(),
+            id_field: args.id_field.clone(),
+        };
+        Ok(Self { from: From::Lines(reader, shape), name, limit, pace: args.rate.map(Pace::new), line: 0 })
+    }
+
+    pub(crate) fn again(args: &LineArgs, path: &Path, destination: &Destination) -> Result<Self, InputError> {
+        let messages = unsent::read(path, destination)?;
+        let (name, pace) = (path.display().to_string(), args.rate.map(Pace::new));
+        Ok(Self { from: From::Again(messages.into_iter()), name, limit: usize::MAX, pace, line: 0 })
+    }
+
+    /// The next message, when its time has come; `None` at the end.
+    ///
+    /// Not cancel safe: a line half read is lost.
+    pub(crate) async fn next(&mut self) -> Result<Option<Message>, InputError> {
+        let message = match &mut self.from {
+            From::Again(messages) => messages.next(),
+            From::Lines(reader, shape) => {
+                let line = self.line + 1;
+                let read = next_line(reader, self.limit).await.map_err(|source| InputError::Read {
+                    name: self.name.clone(),
+                    line: self.line,
+                    source,
+                })?;
+                let of_line = |cause| InputError::Line { name: self.name.clone(), line, cause };
+                read.map(|text| text.and_then(|text| shape.message(&text))).transpose().map_err(of_line)?
+            }
+        };
+        let Some(message) = message else { return Ok(None) };
+        self.line += 1;
+        if let Some(pace) = &mut self.pace {
+            pace.wait().await;
+        }
+        Ok(Some(message))
+    }
+}
+
+/// Evenly spread sending.
+struct Pace {
+    between: Duration,
+    next: Option<Instant>,
+}
+
+impl Pace {
+    fn new(per_second: NonZeroU32) -> Self {
+        Self { between: Duration::from_secs(1) / per_second.get(), next: None }
+    }
+
+    async fn wait(&mut self) {
+        let now = Instant::now();
+        let at = self.next.unwrap_or(now);
+        sleep_until(at).await;
+        // Time lost to a slow broker is caught up with by at most one second's worth.
+        self.next = Some((at + self.between).max(now.checked_sub(Duration::from_secs(1)).unwrap_or(now)));
+    }
+}

@@ -1,0 +1,200 @@
+//! What a run prints: its progress, and its end.
+
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    time::{Duration, Instant},
+};
+
+use correio_broker_config::cli::Exit;
+use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::{Counts, Outcome};
+
+/// What has become of the lines so far.
+#[derive(Debug)]
+pub(crate) struct Report {
+    started: Instant,
+    latency: Histogram<u64>,
+    bar: ProgressBar,
+    tally: Tally,
+    reasons: Vec<(String, u64)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Tally {
+    sent: u64,
+    confirmed: u64,
+    unroutable: u64,
+    refused: u64,
+    unknown: u64,
+    not_sent: u64,
+}
+
+#[derive(Serialize)]
+struct Summary<'r> {
+    #[serde(flatten)]
+    tally: Tally,
+    resent: u64,
+    seconds: f64,
+    per_second: f64,
+    latency_us: Option<Percentiles>,
+    reasons: Vec<&'r str>,
+    unsent_kept: u64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Percentiles {
+    min: u64,
+    median: u64,
+    p75: u64,
+    p95: u64,
+    p99: u64,
+    max: u64,
+}
+
+impl Report {
+    /// `expected`: how many lines, if known.
+    pub(crate) fn new(expected: Option<u64>) -> Self {
+        // Draws only on a terminal.
+        let bar = match expected {
+            Some(lines) => ProgressBar::new(lines).with_style(style("{bar:30} {pos}/{len}")),
+            None => ProgressBar::no_length().with_style(style("{spinner} {pos}")),
+        };
+        // Three digits, up to an hour: a bound that cannot be wrong.
+        let latency = Histogram::new_with_max(3_600_000_000, 3).unwrap_or_else(|_| unreachable!("constant bounds"));
+        Self { started: Instant::now(), latency, bar, tally: Tally::default(), reasons: Vec::new() }
+    }
+
+    pub(crate) fn on_outcome(&mut self, outcome: &Outcome, after: Duration) {
+        self.tally.sent += 1;
+        self.bar.inc(1);
+        match outcome {
+            Outcome::Confirmed => {
+                self.tally.confirmed += 1;
+                self.latency.saturating_record(u64::try_from(after.as_micros()).unwrap_or(u64::MAX).max(1));
+                return;
+            }
+            Outcome::Unroutable { .. } => self.tally.unroutable += 1,
+            Outcome::Refused { .. } => self.tally.refused += 1,
+            Outcome::Unknown { .. } => self.tally.unknown += 1,
+        }
+        self.count_reason(outcome.to_string());
+        self.bar.set_message(format!("{} not confirmed", self.tally.sent - self.tally.confirmed));
+    }
+
+    pub(crate) fn on_fired(&mut self) {
+        self.tally.sent += 1;
+        self.bar.inc(1);
+    }
+
+    pub(crate) fn on_not_sent(&mut self, why: &str) {
+        self.tally.not_sent += 1;
+        self.count_reason(why.to_owned());
+    }
+
+    pub(crate) fn all_confirmed(&self) -> bool {
+        self.tally.confirmed == self.tally.sent && self.tally.not_sent == 0
+    }
+
+    pub(crate) fn confirmed(&self) -> u64 {
+        self.tally.confirmed
+    }
+
+    pub(crate) fn exit(&self, fired: bool, counts: &Counts) -> Exit {
+        let well = if fired { counts.fire_dropped == 0 && self.tally.not_sent == 0 } else { self.all_confirmed() };
+        if well { Exit::Success } else { Exit::Incomplete }
+    }
+
+    /// The end of `send`.
+    pub(crate) fn finish_sent(self, counts: &Counts, unsent_kept: u64, json: bool) {
+        self.bar.finish_and_clear();
+        let seconds = self.started.elapsed().as_secs_f64();
+        let per_second = self.tally.sent as f64 / seconds.max(1e-9);
+        let latency = self.percentiles();
+        if json {
+            let reasons = self.reasons.iter().map(|(reason, _)| reason.as_str()).collect();
+            let (tally, resent) = (self.tally, counts.resent);
+            let summary = Summary { tally, resent, seconds, per_second, latency_us: latency, reasons, unsent_kept };
+            print_json(&summary);
+            return;
+        }
+        let Tally { sent, confirmed, unroutable, refused, unknown, not_sent } = self.tally;
+        let mut text = format!("sent {sent} in {seconds:.1} s ({per_second:.0} a second)\n");
+        let _ =
+            writeln!(text, "  confirmed {confirmed}   unroutable {unroutable}   refused {refused}   unknown {unknown}");
+        if not_sent > 0 {
+            let _ = writeln!(text, "  not sent {not_sent}");
+        }
+        if counts.resent > 0 {
+            let _ = writeln!(text, "  sent again after a lost connection, under the same id: {}", counts.resent);
+        }
+        if let Some(p) = latency {
+            let Percentiles { min, median, p75, p95, p99, max } = p;
+            let _ = writeln!(
+                text,
+                "  confirmed after min/median/75th/95th/99th/max {min}/{median}/{p75}/{p95}/{p99}/{max} µs"
+            );
+        }
+        for (reason, count) in &self.reasons {
+            let _ = writeln!(text, "  {count} × {reason}");
+        }
+        put(&text);
+    }
+
+    /// The end of `fire`: what is known is only what was handed on.
+    pub(crate) fn finish_fired(self, counts: &Counts, json: bool) {
+        self.bar.finish_and_clear();
+        let seconds = self.started.elapsed().as_secs_f64();
+        let (fired, dropped, not_sent) = (counts.fired, counts.fire_dropped, self.tally.not_sent);
+        let per_second = fired as f64 / seconds.max(1e-9);
+        if json {
+            print_json(&serde_json::json!({
+                "fired": fired, "dropped": dropped, "not_sent": not_sent, "seconds": seconds, "per_second": per_second,
+            }));
+            return;
+        }
+        put(&format!("fired {fired} in {seconds:.1} s ({per_second:.0} a second); what became of them nobody knows\n"));
+        if dropped + not_sent > 0 {
+            put(&format!("  dropped here: {}\n", dropped + not_sent));
+        }
+    }
+
+    fn percentiles(&self) -> Option<Percentiles> {
+        let at = |quantile| self.latency.value_at_quantile(quantile);
+        (!self.latency.is_empty()).then(|| Percentiles {
+            min: self.latency.min(),
+            median: at(0.5),
+            p75: at(0.75),
+            p95: at(0.95),
+            p99: at(0.99),
+            max: self.latency.max(),
+        })
+    }
+
+    /// At most a handful of different ones: a reason that names each message would be one a line.
+    fn count_reason(&mut self, reason: String) {
+        const DIFFERENT: usize = 8;
+        if let Some((_, count)) = self.reasons.iter_mut().find(|(known, _)| *known == reason) {
+            *count += 1;
+        } else if self.reasons.len() < DIFFERENT {
+            self.reasons.push((reason, 1));
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let full = format!("{template}  {{per_sec}}  {{msg}}");
+    ProgressStyle::with_template(&full).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn print_json(value: &impl Serialize) {
+    put(&format!("{}\n", serde_json::to_string(value).unwrap_or_default()));
+}
+
+/// A reader that has gone away is no reason to fail.
+fn put(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

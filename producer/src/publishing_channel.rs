@@ -1,0 +1,412 @@
+//! The channel with confirms: the only place that decides the order on the wire.
+//!
+//! One task owns the channel and everything about it. What to do is decided by the
+//! [`ConfirmWindow`]; this only publishes, listens and reports.
+
+use std::{collections::VecDeque, future::poll_fn, pin::Pin, sync::Arc, task::Poll};
+
+use bytes::Bytes;
+use correio_broker_config::{Connections, LeasedChannel, wire};
+use correio_guarantees::{
+    Answer, ConfirmWindow, DeadlineAction, Ended, Pronounced, Publish, WindowAdmission, WindowLimits,
+};
+use correio_message::{Durability, Envelope, MessageId, Sequence};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use lapin::{
+    BasicProperties, Channel, Confirmation,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::ShortString,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    connecting::{Fault, STEP_DEADLINE, next_channel},
+    counts::{Counters, one},
+    numbering::Numbering,
+    outcome::Outcome,
+    settings::ProducerSettings,
+    submission::{Cargo, Submission},
+};
+
+pub(crate) struct PublishingChannel {
+    connections: Arc<Connections>,
+    submissions: mpsc::Receiver<Submission>,
+    /// Taken from the callers and not published yet, in their order.
+    queue: VecDeque<Submission>,
+    queue_limit: usize,
+    /// No caller will hand in more.
+    no_more: bool,
+    window: ConfirmWindow<Held>,
+    numbering: Numbering,
+    /// So many of the next publishes go one at a time: one of them is at fault for the channel's end.
+    one_at_a_time: usize,
+    /// The message that was published while nothing else was unanswered, and nothing since.
+    alone: Option<MessageId>,
+    counters: Arc<Counters>,
+    /// Callers hand in no more.
+    closing: CancellationToken,
+    /// What has no answer will not be waited for.
+    give_up: CancellationToken,
+}
+
+/// What is kept of a message until its outcome, to send it again.
+struct Held {
+    id: MessageId,
+    envelope: Envelope,
+    sequence: Option<Sequence>,
+    reply: Option<oneshot::Sender<Outcome>>,
+    _room: tokio::sync::OwnedSemaphorePermit,
+}
+
+/// Why a channel is no longer served.
+enum End {
+    /// All is done and nobody will send more.
+    Finished,
+    /// The channel or its connection is gone, or has to go.
+    Lost(Fault),
+}
+
+type Confirms = FuturesUnordered<Pin<Box<dyn Future<Output = (Publish, lapin::Result<Confirmation>)> + Send>>>;
+
+impl PublishingChannel {
+    pub(crate) fn new(
+        settings: &ProducerSettings,
+        connections: Arc<Connections>,
+        submissions: mpsc::Receiver<Submission>,
+        counters: Arc<Counters>,
+        closing: CancellationToken,
+        give_up: CancellationToken,
+    ) -> Self {
+        Self {
+            connections,
+            submissions,
+            queue: VecDeque::new(),
+            queue_limit: settings.window,
+            no_more: false,
+            window: ConfirmWindow::new(WindowLimits { messages: settings.window, bytes: usize::MAX }),
+            numbering: Numbering::new(crate::producer::fresh_source()),
+            one_at_a_time: 0,
+            alone: None,
+            counters,
+            closing,
+            give_up,
+        }
+    }
+
+    /// Serves one channel after another until all is done.
+    pub(crate) async fn run(mut self, first: LeasedChannel) {
+        let mut lease = Some(first);
+        while let Some(leased) = lease.take() {
+            let channel = leased.channel();
+            let end = match timeout(STEP_DEADLINE, channel.confirm_select(ConfirmSelectOptions::default())).await {
+                Ok(Ok(())) => self.serve(channel).await,
+                Ok(Err(error)) => End::Lost(Fault::of(&error)),
+                Err(_) => End::Lost(Fault::Silent("confirm.select")),
+            };
+            let fault = match end {
+                End::Finished => {
+                    if let Err(error) = leased.close().await {
+                        tracing::debug!(%error, "all is confirmed, and the connection did not close politely");
+                    }
+                    break;
+                }
+                End::Lost(fault) => fault,
+            };
+            tracing::warn!(%fault, held = self.window.held(), "the publishing channel ended");
+            leased.discard();
+            self.on_lost(&fault);
+            if self.give_up.is_cancelled() || self.is_done() {
+                break;
+            }
+            lease = self.reconnect().await;
+            one(&self.counters.reconnected);
+        }
+        self.end_all();
+    }
+
+    async fn serve(&mut self, channel: &Channel) -> End {
+        let mut confirms = Confirms::new();
+        loop {
+            if let Err(fault) = self.publish_what_fits(channel, &mut confirms).await {
+                return End::Lost(fault);
+            }
+            self.pronounce();
+            if self.is_done() {
+                return End::Finished;
+            }
+            let deadline = self.next_deadline();
+            let wants_more = self.queue.len() < self.queue_limit && !self.no_more;
+            tokio::select! {
+                biased; // answers first: they free the room that messages wait for
+                Some(answer) = confirms.next(), if !confirms.is_empty() => {
+                    let mut next = Some(answer);
+                    while let Some((publish, confirmation)) = next {
+                        match confirmation {
+                            Ok(confirmation) => self.on_confirmation(publish, confirmation),
+                            Err(error) => return End::Lost(Fault::of(&error)),
+                        }
+                        next = ready_now(&mut confirms).await;
+                    }
+                }
+                more = receive(&mut self.submissions, &mut self.queue, self.queue_limit), if wants_more => {
+                    self.no_more = !more;
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    if self.on_deadline() == DeadlineAction::KillChannel {
+                        return End::Lost(Fault::Silent("a confirm"));
+                    }
+                }
+                () = self.closing.cancelled(), if !self.submissions.is_closed() => self.submissions.close(),
+                () = self.give_up.cancelled() => return End::Lost(Fault::Closing),
+            }
+        }
+    }
+
+    /// Puts on the wire what the window admits: first what is sent again, in its original order, then what is new.
+    async fn publish_what_fits(&mut self, channel: &Channel, confirms: &mut Confirms) -> Result<(), Fault> {
+        loop {
+            if self.one_at_a_time > 0 && self.window.unanswered() > 0 {
+                return Ok(());
+            }
+            let Some((publish, frame)) = self.next_frame() else { return Ok(()) };
+            self.one_at_a_time = self.one_at_a_time.saturating_sub(1);
+            let Some(frame) = frame else { return Err(Fault::Silent("a name over 255 bytes")) };
+            let mut sending: Pin<Box<dyn Future<Output = _> + Send>> =
+                Box::pin(send_frame(channel.clone(), publish, frame));
+            // The first poll queues the frames, so polling here keeps the order on the wire.
+            if let Poll::Ready((_, result)) = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await {
+                match result {
+                    Ok(confirmation) => self.on_confirmation(publish, confirmation),
+                    Err(error) => return Err(Fault::of(&error)),
+                }
+                continue;
+            }
+            confirms.push(sending);
+        }
+    }
+
+    fn next_frame(&mut self) -> Option<(Publish, Option<Frame>)> {
+        let quiet = self.window.unanswered() == 0;
+        if let Some((publish, held)) = self.window.next_resend() {
+            one(&self.counters.resent);
+            self.alone = quiet.then(|| held.id.clone());
+            return Some((publish, Frame::of(&held.envelope)));
+        }
+        let front = self.queue.front()?;
+        if self.window.admission(&front.id, front.bytes) != WindowAdmission::Now {
+            // No room; or the same id is outstanding, and what came after it must not overtake it.
+            return None;
+        }
+        if self.numbering.is_full() {
+            if !self.window.is_idle() {
+                return None;
+            }
+            self.numbering.restart(crate::producer::fresh_source());
+        }
+        let Submission { id, mut cargo, bytes, deadline, reply, room } = self.queue.pop_front()?;
+        let mut sequence = None;
+        if let Cargo::Message(message) = &mut cargo
+            && let Some(key) = &message.key
+        {
+            message.sequence = Some(self.numbering.next(&message.destination.route(), key));
+            sequence.clone_from(&message.sequence);
+        }
+        let envelope = cargo.into_envelope(Durability::Persistent);
+        let frame = Frame::of(&envelope);
+        self.alone = quiet.then(|| id.clone());
+        let held = Held { id: id.clone(), envelope, sequence, reply, _room: room };
+        let publish = self.window.on_publishing(id, held, bytes, deadline.into_std());
+        Some((publish, frame))
+    }
+
+    fn on_confirmation(&mut self, publish: Publish, confirmation: Confirmation) {
+        let (answer, returned) = match confirmation {
+            Confirmation::Ack(returned) => (Answer::Ack, returned),
+            Confirmation::Nack(returned) => (Answer::Nack, returned),
+            // Confirms were selected, so this cannot be. Left unanswered, the message is not called confirmed.
+            Confirmation::NotRequested => return,
+        };
+        // The return is some message's, not necessarily this one's: lapin hands it over with the next confirm.
+        if let Some(returned) = returned
+            && self.window.is_current(publish)
+            && let Some(id) = returned.properties.message_id().as_ref().and_then(|id| MessageId::new(id.as_str()).ok())
+        {
+            self.window.on_returned(&id, format!("{} {}", returned.reply_code, returned.reply_text));
+        }
+        self.window.on_answered(publish, answer);
+    }
+
+    fn on_lost(&mut self, fault: &Fault) {
+        self.window.on_channel_lost();
+        let alone = self.alone.take();
+        if let Fault::OfOneMessage { missing, reason } = fault {
+            match alone.and_then(|id| self.window.withdraw(&id)) {
+                // It was the only one out there, so it was this one.
+                Some(held) => {
+                    let reason = reason.clone();
+                    let outcome = if *missing { Outcome::Unroutable { reason } } else { Outcome::Refused { reason } };
+                    self.tell(held, outcome);
+                }
+                None => self.one_at_a_time = self.window.resends_waiting(),
+            }
+        }
+        self.pronounce();
+    }
+
+    /// Tries until there is a channel, and lets deadlines pass meanwhile. `None`: given up, or nothing is left to do.
+    async fn reconnect(&mut self) -> Option<LeasedChannel> {
+        let mut reconnecting = std::pin::pin!(next_channel(self.connections.clone()));
+        loop {
+            self.pronounce();
+            if self.is_done() {
+                return None;
+            }
+            let deadline = self.next_deadline();
+            let wants_more = self.queue.len() < self.queue_limit && !self.no_more;
+            tokio::select! {
+                channel = &mut reconnecting => return Some(channel),
+                more = receive(&mut self.submissions, &mut self.queue, self.queue_limit), if wants_more => {
+                    self.no_more = !more;
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    // There is no channel to kill.
+                    let _ = self.on_deadline();
+                }
+                () = self.closing.cancelled(), if !self.submissions.is_closed() => self.submissions.close(),
+                () = self.give_up.cancelled() => return None,
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let waiting = self.queue.front().map(|front| front.deadline);
+        let held = self.window.next_deadline().map(Instant::from_std);
+        waiting.into_iter().chain(held).min()
+    }
+
+    fn on_deadline(&mut self) -> DeadlineAction {
+        let now = Instant::now();
+        // All wait equally long, so the oldest is in front.
+        while self.queue.front().is_some_and(|front| front.deadline <= now) {
+            if let Some(submission) = self.queue.pop_front() {
+                let outcome = Outcome::Unknown { tries: 0 };
+                self.counters.on_outcome(&outcome);
+                answer(submission.reply, outcome);
+            }
+        }
+        self.window.on_deadline(now.into_std())
+    }
+
+    fn pronounce(&mut self) {
+        for Ended { message: held, pronounced, .. } in self.window.take_ended() {
+            let outcome = match pronounced {
+                Pronounced::Confirmed => Outcome::Confirmed,
+                Pronounced::Unroutable { reason } => Outcome::Unroutable { reason },
+                Pronounced::Refused => Outcome::Refused { reason: "a queue did not take it (basic.nack)".to_owned() },
+                Pronounced::Unknown { tries } => Outcome::Unknown { tries },
+            };
+            self.tell(held, outcome);
+        }
+    }
+
+    fn tell(&mut self, held: Held, outcome: Outcome) {
+        if let Some(sequence) = &held.sequence
+            && !outcome.is_confirmed()
+        {
+            self.numbering.on_not_delivered(&held.envelope.route, sequence);
+        }
+        self.counters.on_outcome(&outcome);
+        answer(held.reply, outcome);
+    }
+
+    fn is_done(&self) -> bool {
+        self.no_more && self.queue.is_empty() && self.window.is_idle()
+    }
+
+    /// Whatever is left has no answer and will have none.
+    fn end_all(&mut self) {
+        self.submissions.close();
+        while let Ok(submission) = self.submissions.try_recv() {
+            self.queue.push_back(submission);
+        }
+        let unsent = std::mem::take(&mut self.queue);
+        for submission in unsent {
+            let outcome = Outcome::Unknown { tries: 0 };
+            self.counters.on_outcome(&outcome);
+            answer(submission.reply, outcome);
+        }
+        self.window.on_channel_lost();
+        while let Some(deadline) = self.window.next_deadline() {
+            // There is no channel to kill.
+            let _ = self.window.on_deadline(deadline);
+        }
+        self.pronounce();
+    }
+}
+
+/// One message in the client library's own types.
+struct Frame {
+    exchange: ShortString,
+    routing_key: ShortString,
+    body: Bytes,
+    properties: BasicProperties,
+}
+
+impl Frame {
+    fn of(envelope: &Envelope) -> Option<Self> {
+        Some(Self {
+            exchange: ShortString::try_new(envelope.route.exchange.as_str()).ok()?,
+            routing_key: ShortString::try_new(envelope.route.routing_key.as_str()).ok()?,
+            body: envelope.body.clone(),
+            properties: wire::to_lapin(&envelope.properties),
+        })
+    }
+}
+
+async fn send_frame(channel: Channel, publish: Publish, frame: Frame) -> (Publish, lapin::Result<Confirmation>) {
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    let Frame { exchange, routing_key, body, properties } = frame;
+    let confirm = channel.basic_publish(exchange, routing_key, options, &body, properties).await;
+    drop(body);
+    let confirmation = match confirm {
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
+    };
+    (publish, confirmation)
+}
+
+/// Takes what is ready without waiting, so that a batch of answers costs one round of the loop.
+async fn ready_now(confirms: &mut Confirms) -> Option<(Publish, lapin::Result<Confirmation>)> {
+    poll_fn(|context| match confirms.poll_next_unpin(context) {
+        Poll::Ready(answer) => Poll::Ready(answer),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Takes what the callers have handed in, at least one; `false` when they never will again.
+async fn receive(submissions: &mut mpsc::Receiver<Submission>, queue: &mut VecDeque<Submission>, limit: usize) -> bool {
+    match submissions.recv().await {
+        Some(first) => {
+            queue.push_back(first);
+            while queue.len() < limit
+                && let Ok(next) = submissions.try_recv()
+            {
+                queue.push_back(next);
+            }
+            true
+        }
+        None => false,
+    }
+}
+
+fn answer(reply: Option<oneshot::Sender<Outcome>>, outcome: Outcome) {
+    if let Some(reply) = reply {
+        // A dropped receipt: its owner does not want to know.
+        let _ = reply.send(outcome);
+    }
+}

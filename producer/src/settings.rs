@@ -1,0 +1,86 @@
+//! How a producer behaves. The defaults are safe in production: confirms on, durable, every wait bounded.
+
+use std::time::Duration;
+
+use correio_broker_config::Address;
+use correio_message::{ShortText, TooLong};
+
+/// How a [`Producer`](crate::Producer) behaves.
+#[derive(Clone, Debug)]
+pub struct ProducerSettings {
+    pub(crate) address: Address,
+    pub(crate) origin: ShortText,
+    pub(crate) window: usize,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) payload_limit: usize,
+    pub(crate) room_deadline: Duration,
+    pub(crate) confirm_deadline: Duration,
+    pub(crate) connect_deadline: Duration,
+}
+
+impl ProducerSettings {
+    /// A producer for this broker, under the name of the application.
+    ///
+    /// The origin goes with every message (`app_id`) and is a part of its identity: two applications that both
+    /// count their ids from 1 do not take each other's messages for duplicates.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLong`] if the origin is over 255 bytes.
+    pub fn new(address: Address, origin: impl AsRef<str>) -> Result<Self, TooLong> {
+        Ok(Self {
+            address,
+            origin: ShortText::new(origin)?,
+            window: 1_000,
+            buffer_bytes: 64 * 1024 * 1024,
+            payload_limit: 16 * 1024 * 1024,
+            room_deadline: Duration::from_secs(30),
+            confirm_deadline: Duration::from_secs(30),
+            connect_deadline: Duration::from_secs(30),
+        })
+    }
+
+    /// How many messages may be unanswered at once (1,000, the most that still gains; at least 1).
+    #[must_use]
+    pub fn window(mut self, messages: usize) -> Self {
+        self.window = messages.clamp(1, 100_000);
+        self
+    }
+
+    /// How many bytes of messages may be held in all: waiting, unanswered, or not yet pronounced (64 MiB). A
+    /// single message that is larger is sent alone.
+    #[must_use]
+    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.buffer_bytes = bytes.clamp(1, u32::MAX as usize);
+        self
+    }
+
+    /// The largest payload (16 MiB, RabbitMQ's own limit from 4.0 on).
+    #[must_use]
+    pub fn payload_limit(mut self, bytes: usize) -> Self {
+        self.payload_limit = bytes;
+        self
+    }
+
+    /// How long a call waits for room in the buffer (30 s).
+    #[must_use]
+    pub fn room_deadline(mut self, deadline: Duration) -> Self {
+        self.room_deadline = deadline;
+        self
+    }
+
+    /// How long after it was accepted a message may go without an answer, resends included (30 s): then its
+    /// outcome is [`Unknown`](crate::Outcome::Unknown).
+    #[must_use]
+    pub fn confirm_deadline(mut self, deadline: Duration) -> Self {
+        self.confirm_deadline = deadline;
+        self
+    }
+
+    /// How long [`Producer::connect`](crate::Producer::connect) tries to reach the broker (30 s).
+    #[must_use]
+    pub fn connect_deadline(mut self, deadline: Duration) -> Self {
+        self.connect_deadline = deadline;
+        self
+    }
+}

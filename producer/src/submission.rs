@@ -1,0 +1,111 @@
+//! A message on its way from the caller to the channel that publishes it.
+
+use std::{sync::Arc, time::Duration};
+
+use correio_message::{Durability, Envelope, Message, MessageId};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
+
+use crate::{error::SendFailure, outcome::Outcome};
+
+/// What waits to be published, and whom to tell.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) id: MessageId,
+    pub(crate) cargo: Cargo,
+    pub(crate) bytes: usize,
+    /// Its outcome is known by then.
+    pub(crate) deadline: Instant,
+    pub(crate) reply: Option<oneshot::Sender<Outcome>>,
+    /// Its share of the buffer, given back when this is dropped.
+    pub(crate) room: OwnedSemaphorePermit,
+}
+
+/// What is to be published.
+#[derive(Debug)]
+pub(crate) enum Cargo {
+    /// An application's message: numbered and encoded when its turn comes.
+    Message(Box<Message>),
+    /// A copy that is complete as it is.
+    Envelope(Box<Envelope>),
+}
+
+impl Cargo {
+    /// Its wire form. Numbers have been given by now.
+    pub(crate) fn into_envelope(self, durability: Durability) -> Envelope {
+        match self {
+            Self::Message(message) => message.encode(durability),
+            Self::Envelope(envelope) => *envelope,
+        }
+    }
+
+    /// Roughly how many bytes holding it takes, the client library's own copy of the body included.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::Message(message) => 512 + 2 * message.payload.len(),
+            Self::Envelope(envelope) => 512 + 2 * envelope.body.len() + envelope.properties.weight(),
+        }
+    }
+}
+
+/// The caller's end of a bounded buffer, by bytes and by count.
+#[derive(Clone, Debug)]
+pub(crate) struct Buffer {
+    queue: mpsc::Sender<Submission>,
+    room: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl Buffer {
+    pub(crate) fn new(messages: usize, bytes: usize) -> (Self, mpsc::Receiver<Submission>) {
+        let (queue, receiver) = mpsc::channel(messages);
+        (Self { queue, room: Arc::new(Semaphore::new(bytes)), bytes }, receiver)
+    }
+
+    /// Waits for room, in the order of the callers, and puts the cargo in. Given back if there is none in time.
+    ///
+    /// Cancel safe up to the moment it returns: before, nothing was put in.
+    pub(crate) async fn put(
+        &self,
+        id: MessageId,
+        cargo: Cargo,
+        wait: Duration,
+        answer_within: Duration,
+        reply: Option<oneshot::Sender<Outcome>>,
+    ) -> Result<(), (Cargo, SendFailure)> {
+        let bytes = cargo.weight();
+        let share = u32::try_from(bytes.min(self.bytes)).unwrap_or(u32::MAX);
+        // The usual case takes no timer.
+        let entrance = match (self.room.clone().try_acquire_many_owned(share), self.queue.try_reserve()) {
+            (Ok(room), Ok(place)) => Ok((room, place)),
+            _ => {
+                let both = async {
+                    let room = self.room.clone().acquire_many_owned(share).await.map_err(|_| SendFailure::Closed)?;
+                    let place = self.queue.reserve().await.map_err(|_| SendFailure::Closed)?;
+                    Ok((room, place))
+                };
+                let until = Instant::now() + wait;
+                timeout_at(until, both).await.unwrap_or(Err(SendFailure::NoRoom { waited: wait }))
+            }
+        };
+        match entrance {
+            Ok((room, place)) => {
+                let deadline = Instant::now() + answer_within;
+                place.send(Submission { id, cargo, bytes, deadline, reply, room });
+                Ok(())
+            }
+            Err(failure) => Err((cargo, failure)),
+        }
+    }
+
+    /// No one else is let in; what is in, stays in.
+    pub(crate) fn close(&self) {
+        self.room.close();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.room.is_closed() || self.queue.is_closed()
+    }
+}
