@@ -1,0 +1,114 @@
+//! The channel on which a parking queue is read: the only place here that awaits the broker.
+
+use std::{future::Future, time::Duration};
+
+use correio_broker_config::{
+    Address, ConnectionSettings, Connections, LeasedChannel, Purpose, ReplyCause, parking_queue_name, wire,
+};
+use correio_message::{Envelope, Route, ShortText};
+use lapin::{
+    message::BasicGetMessage,
+    options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use tokio::time::timeout;
+
+use super::DeadLettersError;
+
+/// A parking queue, being read by us.
+pub(super) struct Parking {
+    channel: LeasedChannel,
+    name: ShortText,
+}
+
+/// A dead letter that the broker has handed to us and that is still its own.
+pub(super) struct Parked {
+    /// By which it is acknowledged or given back.
+    pub(super) tag: u64,
+    pub(super) envelope: Envelope,
+    /// How many were waiting behind it.
+    pub(super) behind: u32,
+}
+
+impl Parking {
+    /// Connects, and makes sure that the queue is there.
+    pub(super) async fn open(address: &Address, queue: &ShortText) -> Result<Self, DeadLettersError> {
+        let name = parking_queue_name(queue)?;
+        let settings = ConnectionSettings::new("consumer", "dead-letters", Purpose::Consume);
+        let parking = Self { channel: Connections::new(address.clone(), settings).channel().await?, name };
+        match parking.declared().await? {
+            Ok(_) => Ok(parking),
+            Err(ReplyCause::NotFound { .. }) => {
+                Err(DeadLettersError::NoParkingQueue { queue: queue.clone(), parking: parking.name })
+            }
+            Err(cause) => Err(failed(ASKING, cause)),
+        }
+    }
+
+    /// How many letters wait, not counting those that somebody holds.
+    pub(super) async fn waiting(&self) -> Result<u32, DeadLettersError> {
+        self.declared().await?.map_err(|cause| failed(ASKING, cause))
+    }
+
+    async fn declared(&self) -> Result<Result<u32, ReplyCause>, DeadLettersError> {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let asked =
+            self.channel.channel().queue_declare(wire::short_string(&self.name), passive, FieldTable::default());
+        let answer = timeout(PATIENCE, asked).await;
+        let answer = answer.map_err(|_| DeadLettersError::TimedOut { step: ASKING, after: PATIENCE })?;
+        Ok(answer.map(|queue| queue.message_count()).map_err(|error| ReplyCause::of(&error)))
+    }
+
+    /// The next letter; `None` when none is waiting.
+    pub(super) async fn next(&self) -> Result<Option<Parked>, DeadLettersError> {
+        let got = self.channel.channel().basic_get(wire::short_string(&self.name), BasicGetOptions::default());
+        Ok(within("reading a dead letter", got).await?.map(parked))
+    }
+
+    /// Takes a letter off the queue for good.
+    pub(super) async fn remove(&self, tag: u64) -> Result<(), DeadLettersError> {
+        within("removing a replayed letter", self.channel.channel().basic_ack(tag, BasicAckOptions::default())).await?;
+        Ok(())
+    }
+
+    /// Gives back every letter up to this one that was not removed.
+    pub(super) async fn give_back_up_to(&self, tag: u64) -> Result<(), DeadLettersError> {
+        let all = BasicNackOptions { multiple: true, requeue: true };
+        within("giving the letters back", self.channel.channel().basic_nack(tag, all)).await?;
+        Ok(())
+    }
+
+    /// Closes the channel and waits for it: the broker has read all that was sent on it before.
+    pub(super) async fn close(self) -> Result<(), DeadLettersError> {
+        Ok(self.channel.close().await?)
+    }
+}
+
+fn parked(got: BasicGetMessage) -> Parked {
+    let BasicGetMessage { delivery, message_count } = got;
+    let route = Route { exchange: wire::text(&delivery.exchange), routing_key: wire::text(&delivery.routing_key) };
+    let properties = wire::from_lapin(&delivery.properties);
+    let envelope = Envelope { route, properties, body: delivery.data.into() };
+    Parked { tag: delivery.delivery_tag, envelope, behind: message_count }
+}
+
+async fn within<T>(
+    step: &'static str,
+    asked: impl Future<Output = Result<T, lapin::Error>>,
+) -> Result<T, DeadLettersError> {
+    match timeout(PATIENCE, asked).await {
+        Ok(answer) => answer.map_err(|error| failed(step, ReplyCause::of(&error))),
+        Err(_) => Err(DeadLettersError::TimedOut { step, after: PATIENCE }),
+    }
+}
+
+fn failed(step: &'static str, cause: ReplyCause) -> DeadLettersError {
+    match cause {
+        ReplyCause::AccessRefused { said } => DeadLettersError::NotAllowed { step, reason: said },
+        cause => DeadLettersError::Broker { step, reason: cause.to_string() },
+    }
+}
+
+const ASKING: &str = "asking for the parking queue";
+/// How long one answer of the broker is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);

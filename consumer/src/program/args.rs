@@ -1,0 +1,295 @@
+//! The arguments of the program, and what its help teaches.
+
+use std::{
+    num::{NonZeroU16, NonZeroU32, NonZeroU64},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use correio_broker_config::cli::BrokerArgs;
+use correio_message::{DeadReason, MessageId, ShortText};
+
+use crate::{Processing, dead_letters::DeadLetters};
+
+/// Takes messages from a RabbitMQ queue and acknowledges each only when its work is done.
+#[derive(Debug, Parser)]
+#[command(name = "consumer", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Handle messages: print them, or run a command for each
+    Run(Box<Run>),
+    /// Look at, or replay, messages that kept failing
+    #[command(after_help = DEAD_LETTERS_EXAMPLES)]
+    DeadLetters {
+        #[command(subcommand)]
+        what: DeadLettersCommand,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct Run {
+    /// The work queue to take messages from
+    #[arg(long, value_name = "QUEUE")]
+    pub(crate) from: ShortText,
+
+    /// Append each payload and a newline to FILE (- is standard output), written before it is acknowledged
+    #[arg(long, value_name = "FILE", default_value = "-", conflicts_with = "exec")]
+    pub(crate) output: PathBuf,
+
+    /// Run a shell command for each message: payload on its stdin; exit status 0 acknowledges, others retry
+    ///
+    /// It sees CORREIO_ID, CORREIO_TYPE, CORREIO_KEY, CORREIO_ORIGIN and CORREIO_ATTEMPT in its environment; what it
+    /// says last on stderr becomes the error of a failed message.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) exec: Option<String>,
+
+    /// Print each message as a JSON object on one line, and the counts as JSON on stderr
+    ///
+    /// A payload that is not UTF-8 is given as payload_base64. Without this, a payload with a line break in it, or
+    /// one that is not UTF-8, cannot be a line: it is parked as a dead letter, unreadable.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Keep the order of messages with the same key (the queue must have a single active consumer)
+    #[arg(long)]
+    pub(crate) ordered: bool,
+
+    /// How many messages, or with --ordered keys, are handled at once
+    #[arg(long, value_name = "N", default_value_t = Processing::default().at_once())]
+    pub(crate) concurrency: NonZeroU16,
+
+    /// When the broker is told that a message is done with
+    #[arg(long, value_enum, default_value_t = Ack::AfterHandling)]
+    pub(crate) ack: Ack,
+
+    /// Where handled messages are remembered, so that a second copy is not handled again
+    #[arg(long, value_enum, default_value_t = Dedup::Memory)]
+    pub(crate) dedup: Dedup,
+
+    /// How often a failed message is tried again (after 1, 2, 4, 8, 16, 16 … seconds) before it is parked
+    #[arg(long, value_name = "N", default_value_t = Processing::default().retry().retries())]
+    pub(crate) retries: u32,
+
+    /// Stop when nothing has come for so long, and nothing is being retried
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) idle: Option<Duration>,
+
+    /// Stop after N messages were handled or parked
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<NonZeroU64>,
+
+    /// How long messages wait for an earlier one of their key that is missing (10)
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "ordered")]
+    pub(crate) gap_deadline: Option<Duration>,
+
+    /// How long handling one message may take before it counts as failed
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
+    pub(crate) handler_deadline: Duration,
+
+    /// How long stopping may take; what is not finished then goes back to the queue
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    pub(crate) drain_deadline: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ack {
+    /// After it was handled: a crash repeats messages, and loses none
+    AfterHandling,
+    /// On receipt: faster, and a crash loses what is held here
+    OnDelivery,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dedup {
+    /// In this process, for an hour and 100,000 messages
+    Memory,
+    /// Nowhere: what comes twice is handled twice
+    Off,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// Show the dead letters of a queue and leave them where they are
+    List(List),
+    /// Send dead letters to their work queue again, with the same identity
+    Replay(Replay),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// The work queue whose dead letters to show (orders, not orders.dead)
+    #[arg(long, value_name = "QUEUE")]
+    pub(crate) from: ShortText,
+
+    /// Look at no more than N
+    #[arg(long, value_name = "N", default_value_t = DeadLetters::LIST_DEFAULT)]
+    pub(crate) limit: NonZeroU32,
+
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// The work queue whose dead letters to replay (orders, not orders.dead)
+    #[arg(long, value_name = "QUEUE")]
+    pub(crate) from: ShortText,
+
+    /// Only the one with this id
+    #[arg(long, value_name = "ID", value_parser = id)]
+    pub(crate) id: Option<MessageId>,
+
+    /// Only those parked for this reason
+    #[arg(long, value_enum, value_name = "REASON")]
+    pub(crate) reason: Option<Reason>,
+
+    /// Only those of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) message_type: Option<ShortText>,
+
+    /// Replay no more than N
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<NonZeroU32>,
+
+    /// Say what was done as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The reasons of dead letters, as they are spelled on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reason {
+    Failed,
+    Panicked,
+    TimedOut,
+    Unreadable,
+    UnknownType,
+    Gap,
+    Asked,
+    Broker,
+    Other,
+}
+
+impl From<Reason> for DeadReason {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Failed => Self::Failed,
+            Reason::Panicked => Self::Panicked,
+            Reason::TimedOut => Self::TimedOut,
+            Reason::Unreadable => Self::Unreadable,
+            Reason::UnknownType => Self::UnknownType,
+            Reason::Gap => Self::Gap,
+            Reason::Asked => Self::Asked,
+            Reason::Broker => Self::Broker,
+            Reason::Other => Self::Other,
+        }
+    }
+}
+
+fn id(text: &str) -> Result<MessageId, String> {
+    MessageId::new(text).map_err(|e| e.to_string())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("“{text}” is not a number of seconds such as 5 or 0.5, at most 1000000");
+    let seconds: f64 = text.parse().map_err(|_| wrong())?;
+    if !(0.001..=1e6).contains(&seconds) {
+        return Err(wrong());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  stopped when asked to, everything taken was handled
+  1  some messages were dead-lettered or handed back
+  2  wrong usage: arguments, or a queue that is not there or not made for them
+  3  no broker, or it does not let this user in";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  consumer run --from orders
+      print every message of the queue `orders` as a line; Ctrl-C finishes what was begun and stops
+  consumer run --from orders --output orders.txt --idle 5
+      append them to a file; stop when nothing has come for 5 seconds
+  consumer run --from orders --exec 'python3 handle.py'
+      a worker in any language: reads the payload from stdin, exit status 0 means done
+  consumer run --from flights --ordered --json
+      one JSON object a line, messages with the same key in the order sent
+  consumer run --from orders --ack on-delivery
+      at most once: what a crash takes with it is lost
+
+Two consumers of one queue share its messages; with --ordered one works and the others stand by.
+The first Ctrl-C (or SIGTERM) finishes what was begun, a second one stops at once: nothing is lost,
+unfinished messages go back to the queue. When the output cannot be written (disk full, reader gone, or
+not read for 3/4 of the handler deadline) it stops in the same way.
+
+Exit codes:
+  0  stopped when asked to, everything taken was handled
+  1  some messages were dead-lettered or handed back
+  2  wrong usage: arguments, or a queue that is not there or not made for them
+  3  no broker, or it does not let this user in";
+
+const DEAD_LETTERS_EXAMPLES: &str = "\
+A message that keeps failing is parked in QUEUE.dead with its reason.
+
+Examples:
+  consumer dead-letters list --from orders
+  consumer dead-letters replay --from orders --reason failed
+  consumer dead-letters replay --from orders --id 0197a2c4-...
+
+Exit codes: 0 done, 1 some wanted letters are still parked, 2 wrong usage, 3 no broker";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_cannot_go_together_is_refused() {
+        for wrong in [
+            "run",
+            "run --from orders --exec true --output x",
+            "run --from orders --gap-deadline 5",
+            "run --from orders --idle 0",
+            "run --from orders --idle never",
+            "run --from orders --idle -1",
+            "run --from orders --count 0",
+            "run --from orders --concurrency 0",
+            "run --from orders --ack sometimes",
+            "dead-letters list",
+            "dead-letters replay --from orders --reason boredom",
+        ] {
+            let args = std::iter::once("consumer").chain(wrong.split(' '));
+            assert!(Cli::try_parse_from(args).is_err(), "{wrong}");
+        }
+        let long = "x".repeat(256);
+        assert!(Cli::try_parse_from(["consumer", "run", "--from", &long]).is_err());
+        assert!(Cli::try_parse_from(["consumer", "dead-letters", "replay", "--from", "q", "--id", &long]).is_err());
+    }
+
+    #[test]
+    fn every_reason_is_asked_for_by_its_name_on_the_wire() {
+        for reason in Reason::value_variants() {
+            let name = reason.to_possible_value().unwrap();
+            assert_eq!(name.get_name(), DeadReason::from(*reason).as_str());
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A handler that is any command: workers in any language.
+
+use std::{io, process::Stdio, time::Duration};
+
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::{ChildStderr, ChildStdin, Command},
+    time::timeout,
+};
+
+use crate::{Context, program::status::Status};
+
+/// A command did not do the work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExecFailed {
+    /// It ended with another status than 0; the last it said on stderr tells why.
+    #[error("the command ended with {status}{}", said(.stderr))]
+    Status { status: std::process::ExitStatus, stderr: String },
+    /// It could not be run at all.
+    #[error("the command cannot be run: {0}")]
+    Start(#[source] io::Error),
+}
+
+/// Runs `sh -c COMMAND` with the payload on its standard input; exit status 0 is success.
+///
+/// Its standard output is ours, its messages go to our stderr too.
+///
+/// # Errors
+///
+/// [`ExecFailed`] with the end of what it said.
+///
+/// # Cancel safety
+///
+/// Dropped, it kills the command and whatever that has started in its process group.
+pub(crate) async fn exec(command: &str, context: &Context, status: &Status) -> Result<(), ExecFailed> {
+    let message = context.message();
+    let mut sh = Command::new("sh");
+    sh.arg("-c").arg(command).stdin(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    // A group of its own: Ctrl-C in a terminal is for us, who then let the command finish.
+    sh.process_group(0);
+    let told = [
+        ("CORREIO_ID", context.id().map(|id| id.as_str().to_owned())),
+        ("CORREIO_TYPE", message.message_type.as_ref().map(|t| t.as_str().to_owned())),
+        ("CORREIO_KEY", context.key().map(|key| key.as_str().to_owned())),
+        ("CORREIO_ORIGIN", context.origin().map(str::to_owned)),
+        ("CORREIO_ATTEMPT", Some(context.attempt().to_string())),
+    ];
+    for (name, value) in told {
+        match value {
+            Some(value) => sh.env(name, value),
+            // Ours may have been started by such a command itself.
+            None => sh.env_remove(name),
+        };
+    }
+    let mut child = sh.spawn().map_err(ExecFailed::Start)?;
+    let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+    let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
+    let mut tail = Tail::default();
+    let exited = {
+        let talk = async { tokio::join!(feed(stdin, &message.payload), listen(stderr, &mut tail, status)) };
+        tokio::pin!(talk);
+        tokio::select! {
+            exited = child.wait() => {
+                // Gone and waited for: its number may be another's from here on.
+                group.0 = None;
+                // What it left running may hold its stderr open: that is not waited for. What it said is read.
+                let _ = timeout(LAST_WORDS, talk).await;
+                exited
+            }
+            // Both pipes at their end is not the end of the command.
+            _ = &mut talk => child.wait().await,
+        }
+    };
+    group.0 = None;
+    let exited = exited.map_err(ExecFailed::Start)?;
+    if exited.success() { Ok(()) } else { Err(ExecFailed::Status { status: exited, stderr: tail.text() }) }
+}
+
+async fn feed(stdin: Option<ChildStdin>, payload: &[u8]) {
+    let Some(mut stdin) = stdin else { return };
+    // A command that does not read its input has its reasons; its exit status tells.
+    let _ = stdin.write_all(payload).await;
+}
+
+async fn listen(stderr: Option<ChildStderr>, tail: &mut Tail, status: &Status) {
+    let Some(mut stderr) = stderr else { return };
+    let mut piece = [0; 4096];
+    while let Ok(n @ 1..) = stderr.read(&mut piece).await {
+        status.pass_on(&piece[..n]);
+        tail.push(&piece[..n]);
+    }
+}
+
+fn said(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!(": {stderr}") }
+}
+
+/// The end of what a command said.
+#[derive(Default)]
+struct Tail(Vec<u8>);
+
+impl Tail {
+    fn push(&mut self, piece: &[u8]) {
+        self.0.extend_from_slice(piece);
+        let over = self.0.len().saturating_sub(TAIL);
+        self.0.drain(..over);
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0).trim().trim_start_matches('\u{FFFD}').to_owned()
+    }
+}
+
+/// The process group of a running command, killed when the handler is given up: else what the shell has started
+/// would go on working on a message that is handed to another.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // It may have ended just now.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Bytes of a command's messages that become its error.
+const TAIL: usize = 2 * 1024;
+/// How long the pipes may stay open after the command has ended.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_keeps_the_end_and_starts_with_a_whole_character() {
+        let mut tail = Tail::default();
+        tail.push("é".repeat(TAIL).as_bytes());
+        tail.push(b"x the end\n");
+        let text = tail.text();
+        assert!(text.len() <= TAIL && text.ends_with("x the end") && text.starts_with('é'), "{text}");
+    }
+}

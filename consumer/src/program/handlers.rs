@@ -1,0 +1,72 @@
+//! The two handlers of the program: write a line, or run a command.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ConsumerBuilder, Context,
+    program::{
+        exec::exec,
+        line::{PlainLine, json_line},
+        output::{Output, WriteFailed},
+        status::Status,
+    },
+};
+
+/// Each message is a line of this output.
+pub(crate) fn write_lines(builder: ConsumerBuilder, lines: Lines, json: bool) -> ConsumerBuilder {
+    let lines = Arc::new(lines);
+    if json {
+        builder.on_any(move |_: Bytes, context: Context| {
+            let lines = lines.clone();
+            async move { lines.write(json_line(&context), &context).await }
+        })
+    } else {
+        builder.on_any(move |line: PlainLine, context: Context| {
+            let lines = lines.clone();
+            async move { lines.write(line.bytes(), &context).await }
+        })
+    }
+}
+
+/// Each message is the input of this command.
+pub(crate) fn run_commands(builder: ConsumerBuilder, command: String, status: Status) -> ConsumerBuilder {
+    let command: Arc<str> = command.into();
+    builder.on_any(move |_: Bytes, context: Context| {
+        let (command, status) = (command.clone(), status.clone());
+        async move { exec(&command, &context, &status).await }
+    })
+}
+
+/// Lines that go to an output, and what happens when it fails.
+///
+/// A full disk or a reader that has gone is no fault of the message: it must not be retried until it is parked. So
+/// the first failure stops the consumer, and the messages go back to the queue.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    pub(crate) output: Output,
+    /// How long one line may wait to be written.
+    pub(crate) patience: Duration,
+    pub(crate) stop: CancellationToken,
+    pub(crate) broken: Broken,
+}
+
+/// Why the output failed, once it has.
+pub(crate) type Broken = Arc<OnceLock<WriteFailed>>;
+
+impl Lines {
+    async fn write(&self, line: Vec<u8>, context: &Context) -> Result<(), WriteFailed> {
+        let written = timeout(self.patience, self.output.write(line)).await;
+        let Err(failed) = written.unwrap_or(Err(WriteFailed::Unread { waited: self.patience })) else { return Ok(()) };
+        self.stop.cancel();
+        // Failing earlier would count as a failure of the message. The handler deadline bounds this.
+        context.stopping().cancelled().await;
+        Err(self.broken.get_or_init(|| failed).clone())
+    }
+}

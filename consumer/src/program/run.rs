@@ -1,0 +1,136 @@
+//! `consumer run`.
+
+use std::path::Path;
+
+use correio_broker_config::{Address, cli::Exit};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Acknowledgement, Consumer, Deduplication, Ended, Processing, Summary,
+    program::{
+        args::{Ack, Dedup, Run},
+        failed::Failed,
+        handlers::{Broken, Lines, run_commands, write_lines},
+        output::{Output, Writing},
+        prices::prices,
+        signals,
+        status::{Status, in_words},
+    },
+};
+
+/// Consumes until it is stopped and tells how it went.
+pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
+    let status = Status::new(args.json);
+    let stop = CancellationToken::new();
+    let broken = Broken::default();
+
+    let mut builder = Consumer::builder(address.clone())
+        .queue(args.from.as_str())
+        .processing(processing(&args))
+        .acknowledgement(match args.ack {
+            Ack::AfterHandling => Acknowledgement::AfterHandling,
+            Ack::OnDelivery => Acknowledgement::OnDelivery,
+        })
+        .deduplication(match args.dedup {
+            Dedup::Memory => Deduplication::default(),
+            Dedup::Off => Deduplication::Off,
+        })
+        .handler_deadline(args.handler_deadline)
+        .drain_deadline(args.drain_deadline);
+    if let Some(count) = args.count {
+        builder = builder.stop_after_count(count);
+    }
+    if let Some(idle) = args.idle {
+        builder = builder.stop_when_idle(idle);
+    }
+    let mut writing: Option<Writing> = None;
+    builder = match &args.exec {
+        Some(command) => run_commands(builder, command.clone(), status.clone()),
+        None => {
+            let (output, thread) = open(&args.output).map_err(|error| Failed::output(&args.output, &error))?;
+            writing = Some(thread);
+            let patience = args.handler_deadline * 3 / 4;
+            let lines = Lines { output, patience, stop: stop.clone(), broken: broken.clone() };
+            write_lines(builder, lines, args.json)
+        }
+    };
+    let consumer = builder.build()?;
+
+    begin(&args, &address, &status);
+    let ended = CancellationToken::new();
+    let following = tokio::spawn({
+        let (status, counts, ended) = (status.clone(), consumer.counts(), ended.clone());
+        async move { status.follow(counts, ended).await }
+    });
+    let summary = signals::stopping(consumer.run(stop.clone()), &stop, &status).await;
+    ended.cancel();
+    // It ends at once, and only draws; a panic in it is no reason to fail.
+    let _ = following.await;
+    if let Some(writing) = writing {
+        writing.join().await;
+    }
+    if let Some(broken) = broken.get() {
+        status.say(&format!("{broken}: stopped; what was not written is still in the queue"));
+    }
+    let Some(summary) = summary else { return Ok(Exit::Incomplete) };
+    let summary = summary?;
+    end(&args, &summary, &status);
+    Ok(if summary.is_clean() && broken.get().is_none() { Exit::Success } else { Exit::Incomplete })
+}
+
+fn processing(args: &Run) -> Processing {
+    let at_once = args.concurrency;
+    if !args.ordered {
+        let defaults = Processing::independent();
+        return Processing::Independent { at_once, retry: defaults.retry().with_retries(args.retries) };
+    }
+    match Processing::ordered_by_key() {
+        Processing::OrderedByKey { parked, gap_deadline, gap_policy, retry, .. } => Processing::OrderedByKey {
+            keys_at_once: at_once,
+            parked,
+            gap_deadline: args.gap_deadline.unwrap_or(gap_deadline),
+            gap_policy,
+            retry: retry.with_retries(args.retries),
+        },
+        other => other,
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<(Output, Writing)> {
+    if path == Path::new("-") { Output::stdout() } else { Output::file(path) }
+}
+
+fn begin(args: &Run, address: &Address, status: &Status) {
+    let order = if args.ordered { ", in order by key" } else { "" };
+    let to = match &args.exec {
+        Some(command) => format!("to `{command}`"),
+        None if args.output == Path::new("-") => "to standard output".to_owned(),
+        None => format!("to {}", args.output.display()),
+    };
+    let user = address.user();
+    status.say(&format!(
+        "consuming {}{order}, {to}, as user {user}; Ctrl-C finishes what was begun and stops",
+        args.from
+    ));
+    for price in prices(args) {
+        status.say(&format!("  {price}"));
+    }
+}
+
+fn end(args: &Run, summary: &Summary, status: &Status) {
+    if args.json {
+        let told = json!({ "queue": args.from.as_str(), "ended": summary.ended, "counts": summary.counts, "missing": summary.startup });
+        status.say(&json!({ "summary": told }).to_string());
+        return;
+    }
+    let why = match summary.ended {
+        Ended::Stopped => "stopped",
+        Ended::CountReached => "stopped, the count is reached",
+        Ended::Idle => "stopped, nothing more came",
+    };
+    status.say(&format!("{why}: {}", in_words(&summary.counts)));
+    if summary.counts.dead > 0 {
+        status.say(&format!("the dead letters: `consumer dead-letters list --from {}`", args.from));
+    }
+}
