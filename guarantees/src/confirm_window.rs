@@ -4,6 +4,8 @@
 //! over with whichever confirm completes next. So returns are keyed by message id, and an answered publish is
 //! pronounced only when every publish that was outstanding when its confirm was seen has been answered too: its
 //! return, if there is one, has been seen by then. A lone publish is pronounced at once, a busy window pays no stall.
+//! This relies on lapin handing returns over first in, first out, and on RabbitMQ confirming unroutable messages in
+//! the order of their returns, or else on the shell reporting confirms in the order in which they completed.
 //!
 //! When a channel is lost, what is not pronounced is sent again with the same id and in the original order, until
 //! its deadline. `Confirmed` is never said of a message that was returned or whose last sending was not acknowledged.
@@ -114,8 +116,8 @@ impl<M> ConfirmWindow<M> {
             return;
         };
         entry.answer = Some(answer);
-        // It got its answer after all, and needs no dead channel any more.
-        let expired = mem::take(&mut entry.expired);
+        // It got its answer after all: the channel need not end for it.
+        let expired = entry.expired;
         self.expired -= usize::from(expired);
         self.unanswered -= 1;
         self.answered.push_back((publish.0, highest));
@@ -257,7 +259,8 @@ impl<M> ConfirmWindow<M> {
         self.held == 0 && self.ended.is_empty()
     }
 
-    /// Whether this was published on the live channel.
+    /// Whether this was published on the live channel and may still get its answer: asked before a confirm's
+    /// return is reported, and that before its answer.
     #[must_use]
     pub fn is_current(&self, publish: Publish) -> bool {
         publish.0 >= self.first && publish.0 < self.next_publish()

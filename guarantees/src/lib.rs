@@ -9,6 +9,7 @@
 //! | [`ConfirmWindow`] | each published message has exactly one outcome, and it is its own |
 //! | [`RetrySchedule`] | when to try again, and when to stop |
 //! | [`DuplicateDetector`] | the same message has one effect |
+//! | [`Resequencer`] | messages of one line are released in the order sent, and nothing waits without bound |
 //! | [`KeyLanes`] | one message of a key at a time, keys take turns |
 //! | [`AckPlanner`] | few acknowledgements, none for what is not settled |
 //! | [`decide`] → [`Settlement`] | what happens to a handled message |
@@ -17,6 +18,7 @@ mod ack_planner;
 mod confirm_window;
 mod duplicate_detector;
 mod key_lanes;
+mod resequencer;
 mod retry_schedule;
 mod settlement;
 
@@ -26,5 +28,6 @@ pub use confirm_window::{
 };
 pub use duplicate_detector::{Admission, DuplicateDetector, HandledId};
 pub use key_lanes::KeyLanes;
+pub use resequencer::{Gap, GapCause, GapPolicy, Place, Resequencer, ResequencerLimits, Step};
 pub use retry_schedule::{InvalidSchedule, RetrySchedule, jittered};
 pub use settlement::{Failure, Retrying, Settlement, Verdict, decide};
