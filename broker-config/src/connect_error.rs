@@ -90,6 +90,8 @@ pub enum Step {
     Recycle,
     /// The opening of a channel.
     OpenChannel,
+    /// The declaring of an exchange, a queue or a binding.
+    Declare,
     /// The closing of a channel.
     CloseChannel,
     /// The closing of a connection.
@@ -142,6 +144,7 @@ impl std::fmt::Display for Step {
             Self::Connect => "connecting",
             Self::Recycle => "checking a used connection",
             Self::OpenChannel => "opening a channel",
+            Self::Declare => "declaring",
             Self::CloseChannel => "closing a channel",
             Self::CloseConnection => "closing the connection",
         })

@@ -36,7 +36,7 @@ pub struct ConnectionSettings {
     pub heartbeat: Duration,
     /// The most that TCP and AMQP handshake may take. The URL's own wins.
     pub connect_timeout: Duration,
-    /// The most that opening or closing a channel may take.
+    /// The most that any one question to the broker may take: opening or closing a channel, declaring.
     pub channel_timeout: Duration,
     /// The most to wait for a connection that somebody else holds.
     pub wait_timeout: Duration,
@@ -123,7 +123,7 @@ impl Connections {
     /// Cancel safe: a connection that is being made is abandoned, and ends by its own deadline.
     pub async fn channel(&self) -> Result<LeasedChannel, ConnectError> {
         let lease = self.pool().await.get().await.map_err(|e| self.explain(&e))?;
-        match self.bounded(Step::OpenChannel, lease.create_channel()).await {
+        match bounded(Step::OpenChannel, self.settings.channel_timeout, &self.address, lease.create_channel()).await {
             Ok(channel) => Ok(LeasedChannel {
                 channel,
                 lease: Some(lease),
@@ -180,14 +180,6 @@ impl Connections {
                 ConnectError::Closed { address: self.address.to_string(), reason: error.to_string() }
             }
         }
-    }
-
-    async fn bounded<T>(
-        &self,
-        step: Step,
-        asked: impl Future<Output = Result<T, lapin::Error>>,
-    ) -> Result<T, ConnectError> {
-        bounded(step, self.settings.channel_timeout, &self.address, asked).await
     }
 }
 
@@ -261,13 +253,27 @@ impl LeasedChannel {
         bounded(Step::CloseConnection, self.channel_timeout, &self.address, closing).await
     }
 
+    /// Opens a new channel on the same connection in place of one that the broker has closed.
+    pub(crate) async fn reopen(&mut self) -> Result<(), ConnectError> {
+        self.channel = self.bounded(Step::OpenChannel, self.connection().create_channel()).await?;
+        Ok(())
+    }
+
+    /// Awaits the broker's answer, at most as long as opening a channel may take.
+    pub(crate) async fn bounded<T>(
+        &self,
+        step: Step,
+        asked: impl Future<Output = Result<T, lapin::Error>>,
+    ) -> Result<T, ConnectError> {
+        bounded(step, self.channel_timeout, &self.address, asked).await
+    }
+
     async fn close_channel(&self) -> Result<(), ConnectError> {
         if !self.channel.status().connected() {
             // Closed by its user already, who had reasons for when.
             return Ok(());
         }
-        let closing = self.channel.close(REPLY_SUCCESS, "OK".into());
-        bounded(Step::CloseChannel, self.channel_timeout, &self.address, closing).await
+        self.bounded(Step::CloseChannel, self.channel.close(REPLY_SUCCESS, "OK".into())).await
     }
 }
 

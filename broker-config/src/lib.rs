@@ -9,11 +9,15 @@
 mod address;
 mod amqp_url;
 mod backoff;
+mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod connect_error;
 mod connection;
+mod declare;
+pub mod definitions;
 mod exchange;
+mod item;
 mod queue;
 mod reply;
 mod topology;
@@ -24,9 +28,12 @@ mod work_queue;
 pub use address::{Address, AddressError, Role, Source};
 pub use amqp_url::UrlError;
 pub use backoff::Backoff;
+pub use check::{CheckError, Checked, Finding, check};
 pub use connect_error::{ConnectError, Step};
 pub use connection::{ConnectionSettings, Connections, LeasedChannel, Purpose, host_name};
+pub use declare::{DeclareError, apply};
 pub use exchange::{ExchangeKind, kind_of};
+pub use item::Item;
 pub use queue::{Argument, DeadLettering, Queue};
 pub use reply::{ReplyCause, ReplyScope};
 pub use topology::{Binding, Topology};

@@ -2,7 +2,7 @@
 
 use correio_message::{Exchange, Route, ShortText};
 
-use crate::{queue::Queue, work_queue::WorkQueue};
+use crate::{item::Item, queue::Queue, work_queue::WorkQueue};
 
 /// Exchanges, queues and bindings that are to be on the broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,5 +64,14 @@ impl Topology {
     #[must_use]
     pub fn bindings(&self) -> &[Binding] {
         &self.bindings
+    }
+
+    /// Every item in the order in which it can be declared: exchanges, queues, bindings.
+    #[must_use]
+    pub fn items(&self) -> Vec<Item> {
+        let exchanges = self.exchanges.iter().copied().map(Item::Exchange);
+        let queues = self.queues.iter().cloned().map(Item::Queue);
+        let bindings = self.bindings.iter().cloned().map(Item::Binding);
+        exchanges.chain(queues).chain(bindings).collect()
     }
 }

@@ -1,0 +1,157 @@
+//! Makes what a topology says, where it is not there yet.
+
+use correio_message::Exchange;
+use lapin::{
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+
+use crate::{
+    connect_error::{ConnectError, Step},
+    connection::{Connections, LeasedChannel},
+    exchange::{ExchangeKind, kind_of},
+    item::Item,
+    queue::{Argument, Queue},
+    reply::ReplyCause,
+    topology::{Binding, Topology},
+    wire::short_string,
+};
+
+/// Why a topology is not there after [`apply`]. What was declared before stays.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeclareError {
+    /// No connection, or it ended.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It is there, otherwise than asked for.
+    #[error(
+        "{item} exists with other arguments ({said}). AMQP cannot change them: once it is empty delete it (in the \
+         dashboard, or `rabbitmqctl delete_queue`) and apply again, or take another name"
+    )]
+    Differs {
+        /// What.
+        item: Item,
+        /// What the broker says: the argument, the value asked for and the current one.
+        said: String,
+    },
+    /// The user may not declare it.
+    #[error(
+        "user “{user}” may not declare {item} ({said}). Declare as a user with configure rights: `operator` on the \
+         compose file's broker, chosen with --amqp-url or AMQP_URL"
+    )]
+    Forbidden {
+        /// What.
+        item: Item,
+        /// Who.
+        user: String,
+        /// What the broker says.
+        said: String,
+    },
+    /// The broker refuses it otherwise.
+    #[error("{item} cannot be declared: {cause}")]
+    Refused {
+        /// What.
+        item: Item,
+        /// Why.
+        cause: ReplyCause,
+    },
+}
+
+/// Declares all of a topology, exchanges first. What is there already as asked for stays as it is, so that applying
+/// twice is applying once.
+///
+/// On a single node, a new quorum queue does not survive a kill in the first second of its life.
+///
+/// # Errors
+///
+/// [`DeclareError`] at the first item that cannot be had; those before it are declared.
+///
+/// # Cancel safety
+///
+/// Cancelled, a part of it may be declared; apply it again.
+pub async fn apply(connections: &Connections, topology: &Topology) -> Result<(), DeclareError> {
+    let lease = connections.channel().await?;
+    for item in topology.items() {
+        declare(&lease, &item).await.map_err(|error| explain(item, &lease, error))?;
+    }
+    lease.give_back().await?;
+    Ok(())
+}
+
+pub(crate) async fn declare(lease: &LeasedChannel, item: &Item) -> Result<(), ConnectError> {
+    match item {
+        Item::Exchange(exchange) => declare_exchange(lease, *exchange, Existence::MakeIt).await,
+        Item::Queue(queue) => declare_queue(lease, queue, Existence::MakeIt).await,
+        Item::Binding(binding) => bind(lease, binding).await,
+        Item::Policies => Ok(()),
+    }
+}
+
+/// Whether a declaration makes what is not there, or only asks for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Existence {
+    MakeIt,
+    OnlyAsk,
+}
+
+pub(crate) async fn declare_exchange(
+    lease: &LeasedChannel,
+    exchange: Exchange,
+    existence: Existence,
+) -> Result<(), ConnectError> {
+    let kind = match kind_of(exchange) {
+        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+        ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
+    };
+    let passive = existence == Existence::OnlyAsk;
+    let options = ExchangeDeclareOptions { durable: true, passive, ..Default::default() };
+    let name = short_string(&exchange.name());
+    let declared = lease.channel().exchange_declare(name, kind, options, FieldTable::default());
+    lease.bounded(Step::Declare, declared).await
+}
+
+pub(crate) async fn declare_queue(
+    lease: &LeasedChannel,
+    queue: &Queue,
+    existence: Existence,
+) -> Result<(), ConnectError> {
+    let passive = existence == Existence::OnlyAsk;
+    let options = QueueDeclareOptions { durable: true, passive, ..Default::default() };
+    let declared = lease.channel().queue_declare(short_string(queue.name()), options, arguments(queue));
+    lease.bounded(Step::Declare, declared).await.map(drop)
+}
+
+async fn bind(lease: &LeasedChannel, Binding { route, queue }: &Binding) -> Result<(), ConnectError> {
+    let (exchange, key) = (short_string(&route.exchange), short_string(&route.routing_key));
+    let options = QueueBindOptions::default();
+    let bound = lease.channel().queue_bind(short_string(queue), exchange, key, options, FieldTable::default());
+    lease.bounded(Step::Declare, bound).await
+}
+
+fn arguments(queue: &Queue) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in queue.arguments() {
+        let value = match value {
+            Argument::Text(text) => AMQPValue::LongString(text.into()),
+            Argument::Number(number) => AMQPValue::LongLongInt(number),
+            Argument::Flag(flag) => AMQPValue::Boolean(flag),
+        };
+        table.insert(name.into(), value);
+    }
+    table
+}
+
+fn explain(item: Item, lease: &LeasedChannel, error: ConnectError) -> DeclareError {
+    match error {
+        ConnectError::Refused { cause: ReplyCause::PreconditionFailed { said }, .. } => {
+            DeclareError::Differs { item, said }
+        }
+        ConnectError::Refused { cause: ReplyCause::AccessRefused { said }, .. } => {
+            DeclareError::Forbidden { item, user: lease.address().user().to_owned(), said }
+        }
+        ConnectError::Refused { cause, .. } => DeclareError::Refused { item, cause },
+        error => DeclareError::Connect(error),
+    }
+}
