@@ -116,7 +116,11 @@ impl PublishingChannel {
                 }
                 End::Lost(fault) => fault,
             };
-            tracing::warn!(%fault, held = self.window.held(), "the publishing channel ended");
+            match &fault {
+                // Its outcome says it.
+                Fault::OfOneMessage { .. } => tracing::debug!(%fault, "a message ended the publishing channel"),
+                _ => tracing::warn!(%fault, held = self.window.held(), "the publishing channel ended"),
+            }
             leased.discard();
             self.on_lost(&fault);
             if self.give_up.is_cancelled() || self.is_done() {

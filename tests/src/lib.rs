@@ -1,3 +1,6 @@
-//! The whole kit end to end: journeys, faults, programs.
+//! What the tests of the whole kit share.
 
 pub mod programs;
+pub mod queues;
+pub mod scale;
+pub mod work_queues;

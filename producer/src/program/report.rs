@@ -99,6 +99,11 @@ impl Report {
         self.tally.confirmed == self.tally.sent && self.tally.not_sent == 0
     }
 
+    /// Whether an unconfirmed line had this reply code.
+    pub(crate) fn saw(&self, code: &str) -> bool {
+        self.reasons.iter().any(|(reason, _)| reason.contains(&format!(": {code} ")))
+    }
+
     pub(crate) fn confirmed(&self) -> u64 {
         self.tally.confirmed
     }

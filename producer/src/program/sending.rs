@@ -40,7 +40,7 @@ pub(crate) async fn run(args: SendArgs) -> Result<Exit, Stop> {
     let exit = report.exit(false, &counts);
     let confirmed = report.confirmed();
     let queue = args.line.to.as_deref();
-    let hint = (!report.all_confirmed()).then(|| way_out(queue, &args)).flatten();
+    let hint = report.saw("312").then(|| way_out(queue, &args)).flatten();
     report.finish_sent(&counts, *kept.as_ref().unwrap_or(&None).as_ref().unwrap_or(&0), args.line.json);
     kept.map_err(Stop::usage)?;
     if let Some(hint) = hint {
@@ -63,7 +63,7 @@ enum Halt {
     Input(InputError),
     #[error("line {line}: {source}")]
     NotSent { line: u64, source: SendError },
-    #[error("{reason} — so it would be with each line")]
+    #[error("{reason}; it would be so with each line")]
     Hopeless { line: u64, reason: String },
     #[error("stopped by a signal after line {line}")]
     Signal { line: u64 },
@@ -185,8 +185,12 @@ fn ended(sent: Sent, report: &mut Report, keeper: Option<&mut Keeper>) -> Result
 /// An answer that every further line would get too: the broker's reply codes 403 and 404.
 fn hopeless(outcome: &Outcome) -> Option<String> {
     match outcome {
-        Outcome::Unroutable { reason } if reason.starts_with("404") => Some(reason.clone()),
-        Outcome::Refused { reason } if reason.starts_with("403") => Some(reason.clone()),
+        Outcome::Unroutable { reason } if reason.starts_with("404") => Some(format!(
+            "{reason}: `broker apply` makes our exchanges, and --exchange wants one that is there"
+        )),
+        Outcome::Refused { reason } if reason.starts_with("403") => Some(format!(
+            "{reason}: the user in --amqp-url or AMQP_URL lacks the right to write there"
+        )),
         _ => None,
     }
 }
@@ -198,8 +202,8 @@ fn way_out(queue: Option<&str>, args: &SendArgs) -> Option<String> {
         None => "; --unsent FILE keeps what is not confirmed".to_owned(),
     };
     Some(format!(
-        "If lines were unroutable: no queue is bound to the exchange correio.queue as “{queue}”. Make it with: broker apply \
-         --queue {queue}. A queue of your own is reached by --exchange and --routing-key{again}"
+        "no queue is bound to the exchange correio.queue as “{queue}”: make one with: broker apply --queue {queue}; one of \
+         your own is reached by --exchange and --routing-key{again}"
     ))
 }
 

@@ -1,0 +1,220 @@
+//! Guarantees 1 and 2 on a real broker: what the producer says of a message is true.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use correio_lab::broker::{Login, Node, QueueKind, for_each};
+use correio_producer::{
+    Address, Destination, Key, Message, Outcome, Producer, ProducerSettings, Route, SendFailure, ShortText,
+};
+use correio_tests::{
+    queues::{by_id, exchange_with, fresh, take_all},
+    scale,
+};
+
+fn route(exchange: &str, routing_key: &str) -> Destination {
+    Destination::Route(Route {
+        exchange: ShortText::new(exchange).unwrap(),
+        routing_key: ShortText::new(routing_key).unwrap(),
+    })
+}
+
+fn settings(node: &Node) -> ProducerSettings {
+    ProducerSettings::new(Address::parse(&node.amqp_url(Login::Lab)).unwrap(), "tests").unwrap()
+}
+
+async fn connect(node: &Node) -> Producer {
+    Producer::connect(settings(node)).await.unwrap()
+}
+
+const CLOSE: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_outcome_is_that_of_its_own_message_with_a_tenth_unroutable_and_some_refused() {
+    let each = scale::of(100_000, 20) / 8;
+    for_each(async |node| {
+        let (good, full, exchange) = (fresh("good"), fresh("full"), fresh("x"));
+        node.declare_queue(&good, QueueKind::Quorum).await.unwrap();
+        node.declare_queue(&full, QueueKind::FullAfterOne).await.unwrap();
+        exchange_with(node, &exchange, &[&good, &full]).await;
+        let producer = connect(node).await;
+        let mut tasks = Vec::new();
+        for task in 0..8_u64 {
+            let (producer, good, full, exchange) = (producer.clone(), good.clone(), full.clone(), exchange.clone());
+            tasks.push(tokio::spawn(async move {
+                let mut receipts = Vec::new();
+                for number in 0..each {
+                    let routing_key = match number % 10 {
+                        0 => "nobody",
+                        1 => &full,
+                        _ => &good,
+                    };
+                    let message = Message::new(route(&exchange, routing_key), format!("{task}/{number}"));
+                    receipts.push((number % 10, producer.submit(message).await.unwrap()));
+                }
+                let mut said = Vec::new();
+                for (kind, receipt) in receipts {
+                    let id = receipt.id().to_string();
+                    said.push((kind, id, receipt.await));
+                }
+                said
+            }));
+        }
+        let mut confirmed_good = BTreeMap::new();
+        let mut refused = 0;
+        let mut confirmed_full = 0;
+        for task in tasks {
+            for (kind, id, outcome) in task.await.unwrap() {
+                match (kind, outcome) {
+                    (0, Outcome::Unroutable { .. }) => {}
+                    (1, Outcome::Refused { .. }) => refused += 1,
+                    (1, Outcome::Confirmed) => confirmed_full += 1,
+                    (2.., Outcome::Confirmed) => {
+                        confirmed_good.insert(id, 1);
+                    }
+                    (kind, outcome) => panic!("a message of kind {kind} was said to be {outcome}"),
+                }
+            }
+        }
+        assert_eq!(by_id(&take_all(node, &good).await), confirmed_good, "confirmed is on the queue, once");
+        assert_eq!(take_all(node, &full).await.len(), confirmed_full);
+        assert!(refused > 0, "the full queue refused nothing: the test shows nothing");
+        producer.close(CLOSE).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_to_a_missing_exchange_fail_alone_and_the_good_ones_among_them_are_confirmed() {
+    for_each(async |node| {
+        let queue = fresh("good");
+        node.declare_queue(&queue, QueueKind::Quorum).await.unwrap();
+        let producer = connect(node).await;
+        let mut receipts = Vec::new();
+        for number in 0..60 {
+            let bad = number % 20 == 7;
+            let to = if bad { route("no-such-exchange", "x") } else { route("", &queue) };
+            receipts.push((bad, producer.submit(Message::new(to, format!("{number}"))).await.unwrap()));
+        }
+        for (bad, receipt) in receipts {
+            let outcome = receipt.await;
+            if bad {
+                let Outcome::Unroutable { reason } = outcome else { panic!("{outcome}") };
+                assert!(reason.starts_with("404") && reason.contains("no-such-exchange"), "{reason}");
+            } else {
+                assert_eq!(outcome, Outcome::Confirmed);
+            }
+        }
+        let taken = by_id(&take_all(node, &queue).await);
+        assert_eq!(taken.len(), 57);
+        producer.close(CLOSE).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_without_the_right_to_write_is_told_so_and_by_name() {
+    for_each(async |node| {
+        let address = Address::parse(&node.amqp_url(Login::Student)).unwrap();
+        let producer = Producer::connect(ProducerSettings::new(address, "tests").unwrap()).await.unwrap();
+        let outcome = producer.send(Message::new(Destination::queue("orders").unwrap(), "x")).await.unwrap();
+        let Outcome::Refused { reason } = outcome else { panic!("{outcome}") };
+        assert!(reason.starts_with("403") && reason.contains("student"), "{reason}");
+        producer.close(CLOSE).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_count_from_one_for_each_key_and_what_reached_no_queue_is_declared_void() {
+    for_each(async |node| {
+        let (queue, exchange) = (fresh("q"), fresh("x"));
+        node.declare_queue(&queue, QueueKind::Quorum).await.unwrap();
+        exchange_with(node, &exchange, &[]).await;
+        let producer = connect(node).await;
+        let to = route(&exchange, &queue);
+        let keyed = |key: &str| Message::new(to.clone(), "x").with_key(Key::new(key).unwrap());
+        // Nothing is bound yet: number 1 of the key reaches no queue.
+        assert!(matches!(producer.send(keyed("a")).await.unwrap(), Outcome::Unroutable { .. }));
+        exchange_with(node, &exchange, &[&queue]).await;
+        for key in ["a", "b", "a"] {
+            assert_eq!(producer.send(keyed(key)).await.unwrap(), Outcome::Confirmed);
+        }
+        producer.close(CLOSE).await;
+        let mut seen = Vec::new();
+        for envelope in take_all(node, &queue).await {
+            let sequence = envelope.decode().unwrap().message.sequence.unwrap();
+            let voids: Vec<_> = sequence.voids.iter().map(u64::from).collect();
+            seen.push((sequence.line.key.to_string(), sequence.number.get(), voids));
+        }
+        assert_eq!(seen, [("a".into(), 2, vec![1]), ("b".into(), 1, vec![]), ("a".into(), 3, vec![])]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_message_of_an_id_that_is_outstanding_waits_and_both_get_an_answer() {
+    for_each(async |node| {
+        let queue = fresh("q");
+        node.declare_queue(&queue, QueueKind::Quorum).await.unwrap();
+        let producer = connect(node).await;
+        let message = Message::new(route("", &queue), "x").with_id(correio_producer::fresh_id());
+        let first = producer.submit(message.clone()).await.unwrap();
+        let second = producer.submit(message).await.unwrap();
+        assert_eq!((first.await, second.await), (Outcome::Confirmed, Outcome::Confirmed));
+        assert_eq!(by_id(&take_all(node, &queue).await).into_values().collect::<Vec<_>>(), [2]);
+        producer.close(CLOSE).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_never_left_comes_back_with_its_reason_and_a_closed_producer_takes_nothing() {
+    for_each(async |node| {
+        let producer = Producer::connect(settings(node).payload_limit(10)).await.unwrap();
+        let refused = producer.send(Message::new(route("", "q"), "12345678901")).await.unwrap_err();
+        assert_eq!(refused.cause, SendFailure::TooLarge { size: 11, limit: 10 });
+        assert_eq!(&refused.message.payload[..], b"12345678901");
+        producer.close(CLOSE).await;
+        let refused = producer.send(Message::new(route("", "q"), "1")).await.unwrap_err();
+        assert_eq!(refused.cause, SendFailure::Closed);
+        let refused = producer.fire(Message::new(route("", "q"), "1")).await.unwrap_err();
+        assert_eq!(refused.cause, SendFailure::Closed);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fire_says_nothing_of_what_no_queue_took_and_close_waits_for_the_rest_to_leave() {
+    for_each(async |node| {
+        let queue = fresh("q");
+        node.declare_queue(&queue, QueueKind::Quorum).await.unwrap();
+        let producer = connect(node).await;
+        for number in 0..1_000 {
+            let to = if number % 2 == 0 { route("", &queue) } else { route("", "nobody-lives-here") };
+            producer.fire(Message::new(to, "x")).await.unwrap();
+        }
+        producer.close(CLOSE).await;
+        assert_eq!((producer.counts().fired, producer.counts().fire_dropped), (1_000, 0));
+        assert_eq!(take_all(node, &queue).await.len(), 500, "half of them are gone, and nobody was told");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_lets_what_was_handed_in_come_to_its_outcome() {
+    for_each(async |node| {
+        let queue = fresh("q");
+        node.declare_queue(&queue, QueueKind::Quorum).await.unwrap();
+        let producer = connect(node).await;
+        let mut receipts = Vec::new();
+        for _ in 0..500 {
+            receipts.push(producer.submit(Message::new(route("", &queue), "x")).await.unwrap());
+        }
+        producer.close(CLOSE).await;
+        for receipt in receipts {
+            assert_eq!(receipt.await, Outcome::Confirmed);
+        }
+        assert_eq!(take_all(node, &queue).await.len(), 500);
+    })
+    .await;
+}
