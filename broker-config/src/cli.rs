@@ -1,6 +1,10 @@
 //! What the programs have in common: arguments, exit codes, how an error and the log are printed.
 
-use std::{error::Error, fmt, io::Write as _};
+use std::{
+    error::Error,
+    fmt,
+    io::{IsTerminal as _, Write as _},
+};
 
 use tracing_subscriber::{
     EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
@@ -83,7 +87,10 @@ pub fn print_error(error: &(dyn Error + 'static)) {
 pub fn init_logging() {
     let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let without_login = filter_fn(|meta| *meta.level() < tracing::Level::TRACE || !meta.target().starts_with("lapin"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     // An error only says that somebody else has set up logging already, which is then theirs.
     let _ = tracing_subscriber::registry().with(lines.with_filter(wanted).with_filter(without_login)).try_init();
 }
