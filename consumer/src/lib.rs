@@ -1,1 +1,62 @@
 //! A consumer for RabbitMQ that acknowledges a message only when its work is done.
+//!
+//! ```no_run
+//! use correio_consumer::{Address, CancellationToken, Consumer, Context, Json, Role, Verdict};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Order { number: u32 }
+//!
+//! async fn place(Json(order): Json<Order>, context: Context) -> Result<Verdict, std::io::Error> {
+//!     println!("order {} on attempt {}", order.number, context.attempt());
+//!     Ok(Verdict::Done)
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let address = Address::from_environment(Role::Consumer, None)?;
+//! let consumer = Consumer::builder(address).queue("orders").on("order.placed", place).build()?;
+//! let summary = consumer.run(CancellationToken::new()).await?;
+//! println!("{} handled", summary.counts.handled);
+//! # Ok(()) }
+//! ```
+//!
+//! A message travels **decode → order → admit → handle → remember → settle**: start reading at `pipeline.rs`, a state
+//! machine without a clock or a socket. `subscription.rs` is the loop around it, `work.rs` runs handlers and copies,
+//! `consumer.rs` subscribes again after a loss. Guarantees 3 to 9 of `ARCHITECTURE.md`.
+
+mod builder;
+mod consumer;
+mod context;
+mod copies;
+mod counts;
+pub mod dead_letters;
+mod error;
+mod extract;
+mod handled_log;
+mod handler;
+mod held;
+mod link;
+mod order;
+mod pipeline;
+mod processing;
+#[cfg(feature = "cli")]
+pub mod program;
+mod startup;
+mod subscription;
+mod work;
+
+pub use bytes::Bytes;
+pub use correio_broker_config::{Address, ConnectError, Role};
+pub use correio_guarantees::{Admission, Failure, GapPolicy, HandledId, InvalidSchedule, RetrySchedule, Verdict};
+pub use correio_message::{Json, Key, Message, MessageId, Original, Sequence, ShortText};
+pub use tokio_util::sync::CancellationToken;
+
+pub use builder::{BuildError, ConsumerBuilder};
+pub use consumer::Consumer;
+pub use context::Context;
+pub use counts::{Counts, Ended, Summary, Tally};
+pub use error::ConsumeError;
+pub use extract::FromMessage;
+pub use handled_log::{HandledLog, LogError, LogFuture, MemoryLog};
+pub use handler::{BoxError, Handler, Handling, IntoVerdict};
+pub use processing::{Acknowledgement, Deduplication, Processing};
+pub use startup::Startup;

@@ -1,0 +1,274 @@
+//! What a consumer is made of, checked once.
+
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
+
+use correio_broker_config::Address;
+use correio_message::{ShortText, TooLong};
+
+use crate::{
+    Consumer,
+    consumer::Settings,
+    counts::Counts,
+    handled_log::{HandledLog, MemoryLog},
+    handler::{Handler, Handlers},
+    processing::{Acknowledgement, Deduplication, Processing, longest_retry},
+};
+
+/// Builds a [`Consumer`]. Everything but the queue and a handler has a default that is safe in production.
+#[must_use = "a builder does nothing until it is built"]
+pub struct ConsumerBuilder {
+    address: Address,
+    queue: Option<String>,
+    subscription: Option<String>,
+    processing: Processing,
+    acknowledgement: Acknowledgement,
+    deduplication: Deduplication,
+    handler_deadline: Duration,
+    drain_deadline: Duration,
+    connect_deadline: Duration,
+    stop_after_count: Option<NonZeroU64>,
+    stop_when_idle: Option<Duration>,
+    handlers: Handlers,
+    /// The first thing that was wrong with a registration, so that the chain of calls need not be broken.
+    wrong: Option<BuildError>,
+}
+
+impl ConsumerBuilder {
+    pub(crate) fn new(address: Address) -> Self {
+        Self {
+            address,
+            queue: None,
+            subscription: None,
+            processing: Processing::default(),
+            acknowledgement: Acknowledgement::default(),
+            deduplication: Deduplication::default(),
+            handler_deadline: Duration::from_secs(60),
+            drain_deadline: Duration::from_secs(30),
+            connect_deadline: Duration::from_secs(30),
+            stop_after_count: None,
+            stop_when_idle: None,
+            handlers: Handlers::default(),
+            wrong: None,
+        }
+    }
+
+    /// The work queue to take messages from.
+    pub fn queue(mut self, name: impl Into<String>) -> Self {
+        self.queue = Some(name.into());
+        self
+    }
+
+    /// The name under which handled messages are remembered (the queue's name). Consumers with the same one handle
+    /// each message once between them, as far as they share a log.
+    pub fn subscription(mut self, name: impl Into<String>) -> Self {
+        self.subscription = Some(name.into());
+        self
+    }
+
+    /// Concurrency, order and retries ([`Processing::independent`]).
+    pub fn processing(mut self, processing: Processing) -> Self {
+        self.processing = processing;
+        self
+    }
+
+    /// When a message is acknowledged ([`Acknowledgement::AfterHandling`]).
+    pub fn acknowledgement(mut self, acknowledgement: Acknowledgement) -> Self {
+        self.acknowledgement = acknowledgement;
+        self
+    }
+
+    /// Where handled messages are remembered (in memory: 100,000 of them, each for an hour).
+    pub fn deduplication(mut self, deduplication: Deduplication) -> Self {
+        self.deduplication = deduplication;
+        self
+    }
+
+    /// How long one attempt may take (60 s): then its future is dropped and the attempt has failed.
+    ///
+    /// A handler that blocks its thread cannot be interrupted: use `tokio::task::spawn_blocking` inside.
+    pub fn handler_deadline(mut self, deadline: Duration) -> Self {
+        self.handler_deadline = deadline;
+        self
+    }
+
+    /// How long stopping may take (30 s): handlers that are not finished then are dropped, their messages go back.
+    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
+        self.drain_deadline = deadline;
+        self
+    }
+
+    /// How long to try to reach the broker at the start (30 s). Later losses are tried again without an end.
+    pub fn connect_deadline(mut self, deadline: Duration) -> Self {
+        self.connect_deadline = deadline;
+        self
+    }
+
+    /// Stop when so many messages were settled by their handlers: handled, dropped or parked. Not more are started.
+    pub fn stop_after_count(mut self, messages: NonZeroU64) -> Self {
+        self.stop_after_count = Some(messages);
+        self
+    }
+
+    /// Stop when nothing came and nothing was in progress for so long. A retry that this consumer has sent round is
+    /// waited for.
+    pub fn stop_when_idle(mut self, idle: Duration) -> Self {
+        self.stop_when_idle = Some(idle);
+        self
+    }
+
+    /// The handler for messages of this type. Messages of a type without a handler are parked as dead letters.
+    pub fn on<A: 'static>(mut self, message_type: impl AsRef<str>, handler: impl Handler<A>) -> Self {
+        match ShortText::new(message_type.as_ref()) {
+            Ok(name) => {
+                if !self.handlers.on(name, handler) {
+                    self.remember(BuildError::TwoHandlers { message_type: message_type.as_ref().to_owned() });
+                }
+            }
+            Err(cause) => self.remember(BuildError::Name { what: "message type", cause }),
+        }
+        self
+    }
+
+    /// The handler for all messages whose type has none of its own, and for those without a type.
+    pub fn on_any<A: 'static>(mut self, handler: impl Handler<A>) -> Self {
+        if !self.handlers.on_any(handler) {
+            self.remember(BuildError::TwoHandlers { message_type: "(any)".to_owned() });
+        }
+        self
+    }
+
+    /// Checks that the settings fit together.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] names the setting and the way out.
+    pub fn build(self) -> Result<Consumer, BuildError> {
+        if let Some(wrong) = self.wrong {
+            return Err(wrong);
+        }
+        if self.handlers.is_empty() {
+            return Err(BuildError::NoHandler);
+        }
+        let queue = self.queue.filter(|name| !name.is_empty()).ok_or(BuildError::NoQueue)?;
+        let queue = ShortText::new(queue).map_err(|cause| BuildError::Name { what: "queue", cause })?;
+        let subscription = match self.subscription {
+            Some(name) => ShortText::new(name).map_err(|cause| BuildError::Name { what: "subscription", cause })?,
+            None => queue.clone(),
+        };
+        if self.handler_deadline.is_zero() {
+            return Err(BuildError::NoTime { what: "handler deadline" });
+        }
+        if let Processing::OrderedByKey { parked, .. } = &self.processing
+            && parked.get() > MOST_PARKED
+        {
+            return Err(BuildError::TooManyParked { parked: parked.get() });
+        }
+        let held = self.processing.longest_hold(self.handler_deadline);
+        if held >= HALF_OF_CONSUMER_TIMEOUT {
+            return Err(BuildError::HeldTooLong { held });
+        }
+        let log = log(self.deduplication);
+        let longest = longest_retry(self.processing.retry(), self.handler_deadline);
+        if let Some(log) = &log
+            && log.retention() <= longest
+        {
+            return Err(BuildError::ForgetsTooSoon { retention: log.retention(), longest });
+        }
+        Ok(Consumer::new(
+            Settings {
+                address: self.address,
+                queue,
+                subscription,
+                processing: self.processing,
+                acknowledgement: self.acknowledgement,
+                log,
+                handler_deadline: self.handler_deadline,
+                drain_deadline: self.drain_deadline,
+                connect_deadline: self.connect_deadline,
+                stop_after_count: self.stop_after_count,
+                stop_when_idle: self.stop_when_idle,
+            },
+            Arc::new(self.handlers),
+            Counts::default(),
+        ))
+    }
+
+    fn remember(&mut self, wrong: BuildError) {
+        self.wrong.get_or_insert(wrong);
+    }
+}
+
+/// Settings that do not fit together.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// No queue was named.
+    #[error("no queue to take messages from: name it with `.queue(\"orders\")`")]
+    NoQueue,
+    /// No handler was registered.
+    #[error("no handler: register one with `.on(\"order.placed\", handler)` or `.on_any(handler)`")]
+    NoHandler,
+    /// Two handlers for one type.
+    #[error("two handlers for messages of the type {message_type}: register one of them")]
+    TwoHandlers {
+        /// The type.
+        message_type: String,
+    },
+    /// A name does not fit AMQP.
+    #[error("{what}: {cause}")]
+    Name {
+        /// What it names.
+        what: &'static str,
+        /// Why it does not fit.
+        #[source]
+        cause: TooLong,
+    },
+    /// A time of zero.
+    #[error("the {what} is zero: nothing could ever be done")]
+    NoTime {
+        /// Which time.
+        what: &'static str,
+    },
+    /// More parked than a prefetch can exceed.
+    #[error(
+        "{parked} messages may be parked: at most {}, because the prefetch must exceed it and is 16 bits",
+        MOST_PARKED
+    )]
+    TooManyParked {
+        /// What was given.
+        parked: u16,
+    },
+    /// The broker would take the messages away.
+    #[error(
+        "a message could be held for {held:?} before it is settled, and the broker takes it away after 30 min: keep the \
+         retry delays, the handler deadline of each attempt and the gap deadline under {:?} in all",
+        HALF_OF_CONSUMER_TIMEOUT
+    )]
+    HeldTooLong {
+        /// The sum of the times.
+        held: Duration,
+    },
+    /// A retry could come back after its first handling is forgotten.
+    #[error(
+        "handled messages are remembered for {retention:?} and a message may be retried for {longest:?}: remember them for \
+         longer, or retry for less"
+    )]
+    ForgetsTooSoon {
+        /// How long they are remembered.
+        retention: Duration,
+        /// The longest way of a message through its retries.
+        longest: Duration,
+    },
+}
+
+fn log(deduplication: Deduplication) -> Option<Arc<dyn HandledLog>> {
+    match deduplication {
+        Deduplication::Off => None,
+        Deduplication::Memory { capacity, retention } => Some(Arc::new(MemoryLog::new(capacity, retention))),
+        Deduplication::Log(log) => Some(log),
+    }
+}
+
+/// Half of the 30 minutes after which RabbitMQ takes an unsettled delivery away: clocks and queues need the rest.
+const HALF_OF_CONSUMER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+const MOST_PARKED: u16 = 60_000;

@@ -1,0 +1,281 @@
+//! A consumer's life: it begins, subscribes again after every loss, and ends when asked to.
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    num::NonZeroU64,
+    sync::Arc,
+    time::Duration,
+};
+
+use correio_broker_config::{Address, Backoff, ConnectionSettings, Connections, Purpose};
+use correio_message::ShortText;
+use correio_producer::{Producer, ProducerSettings};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    builder::ConsumerBuilder,
+    copies::CopyPublisher,
+    counts::{Counts, Ended, Summary},
+    error::ConsumeError,
+    handled_log::HandledLog,
+    handler::Handlers,
+    link::{Link, SubscribeError, Subscribed},
+    pipeline::{Pipeline, Rules},
+    processing::{Acknowledgement, Processing},
+    startup::{self, Company, Startup},
+    subscription::{Over, Subscription},
+    work::Work,
+};
+
+/// Takes messages from a queue, has them handled, and acknowledges each only when its work is done.
+pub struct Consumer {
+    settings: Settings,
+    handlers: Arc<Handlers>,
+    counts: Counts,
+}
+
+pub(crate) struct Settings {
+    pub(crate) address: Address,
+    pub(crate) queue: ShortText,
+    pub(crate) subscription: ShortText,
+    pub(crate) processing: Processing,
+    pub(crate) acknowledgement: Acknowledgement,
+    pub(crate) log: Option<Arc<dyn HandledLog>>,
+    pub(crate) handler_deadline: Duration,
+    pub(crate) drain_deadline: Duration,
+    pub(crate) connect_deadline: Duration,
+    pub(crate) stop_after_count: Option<NonZeroU64>,
+    pub(crate) stop_when_idle: Option<Duration>,
+}
+
+impl Consumer {
+    /// Starts building a consumer of a broker.
+    pub fn builder(address: Address) -> ConsumerBuilder {
+        ConsumerBuilder::new(address)
+    }
+
+    pub(crate) fn new(settings: Settings, handlers: Arc<Handlers>, counts: Counts) -> Self {
+        Self { settings, handlers, counts }
+    }
+
+    /// A live view of what it does, to be kept while [`run`](Self::run) has the consumer.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts.clone()
+    }
+
+    /// How many unsettled deliveries it asks the broker for.
+    #[must_use]
+    pub fn prefetch(&self) -> u16 {
+        self.settings.processing.prefetch()
+    }
+
+    /// Looks at the broker without taking a message: is the queue there, and what it needs around it?
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumeError`] if the consumer could not begin.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn check(&self) -> Result<Startup, ConsumeError> {
+        let connections = self.connections();
+        let (startup, _) = startup::look(&connections, &self.settings).await?;
+        connections.close().await;
+        Ok(startup)
+    }
+
+    /// Handles messages until `stop` is cancelled, the count is reached, or nothing comes any more.
+    ///
+    /// A message that was begun when it stops is finished within the drain deadline; what was not begun, or
+    /// not finished, goes back to the queue. A lost connection, a closed channel, a deleted queue do not end it: it
+    /// subscribes again, with growing pauses.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumeError`] if it cannot begin (no broker within the connect deadline, a refused login, no such queue), or if
+    /// a message failed for good and there is nowhere to park it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it loses nothing that the broker holds: handlers are dropped where they stand, and every unsettled
+    /// message comes again. Cancel `stop` to end in good order.
+    pub async fn run(self, stop: CancellationToken) -> Result<Summary, ConsumeError> {
+        let connections = self.connections();
+        let begun = tokio::select! {
+            begun = self.begin(&connections) => Some(begun?),
+            () = stop.cancelled() => None,
+        };
+        let Some((startup, company, producer)) = begun else {
+            return Ok(self.summary(Startup::default(), Ended::Stopped));
+        };
+        for warning in startup.warnings(self.settings.queue.as_str()) {
+            tracing::warn!(queue = %self.settings.queue, "{warning}");
+        }
+        let publisher: Arc<dyn CopyPublisher> = producer.clone();
+        let mut subscription = self.subscription(company, publisher, stop);
+        let ended = self.keep_subscribed(&connections, &mut subscription).await;
+        producer.close(CLOSE_DEADLINE).await;
+        connections.close().await;
+        match subscription.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(self.summary(startup, ended)),
+        }
+    }
+
+    async fn begin(&self, connections: &Connections) -> Result<(Startup, Company, Arc<Producer>), ConsumeError> {
+        let (startup, company) = startup::look(connections, &self.settings).await?;
+        let settings = ProducerSettings::new(self.settings.address.clone(), COPIES)
+            .map_err(|error| ConsumeError::Startup {
+                step: "naming the producer".to_owned(),
+                cause: error.to_string(),
+            })?
+            // A message that the broker delivered is one that it takes.
+            .payload_limit(usize::MAX)
+            .connect_deadline(self.settings.connect_deadline);
+        let producer = Producer::connect(settings).await?;
+        Ok((startup, company, Arc::new(producer)))
+    }
+
+    fn subscription(
+        &self,
+        company: Company,
+        publisher: Arc<dyn CopyPublisher>,
+        stop: CancellationToken,
+    ) -> Subscription {
+        let settings = &self.settings;
+        let rules = Rules {
+            queue: settings.queue.clone(),
+            subscription: settings.subscription.as_str().into(),
+            processing: settings.processing.clone(),
+            acknowledgement: settings.acknowledgement,
+            deduplicate: settings.log.is_some(),
+            company,
+            stop_after_count: settings.stop_after_count,
+            handlers: Arc::clone(&self.handlers),
+            stopping: CancellationToken::new(),
+            jitter: random,
+        };
+        Subscription {
+            pipeline: Pipeline::new(rules, self.counts.clone()),
+            work: Work::new(settings.log.clone(), publisher, settings.handler_deadline),
+            idle: settings.stop_when_idle,
+            drain_deadline: settings.drain_deadline,
+            stop,
+            failure: None,
+        }
+    }
+
+    /// Serves one channel after the other. Ends with no channel open and nothing at work.
+    async fn keep_subscribed(&self, connections: &Connections, subscription: &mut Subscription) -> Ended {
+        let settings = &self.settings;
+        let ordered = settings.processing.is_ordered();
+        let mut backoff = Backoff::new();
+        let mut is_first = true;
+        loop {
+            let Some(mut link) = self.next_link(connections, subscription, &mut backoff, is_first).await else {
+                subscription.drain_without_channel(Instant::now() + settings.drain_deadline).await;
+                return Ended::Stopped;
+            };
+            if !is_first {
+                self.counts.resubscribed(1);
+            }
+            is_first = false;
+            let since = Instant::now();
+            match subscription.serve(&mut link).await {
+                Over::Stopping(ended) => {
+                    subscription.drain(link, ordered).await;
+                    return ended;
+                }
+                Over::Failing => {
+                    subscription.drain(link, ordered).await;
+                    return Ended::Stopped;
+                }
+                Over::Closing => {
+                    tracing::warn!(queue = %settings.queue, "copies cannot be published: everything goes back, in order");
+                    link.close().await;
+                }
+                Over::Lost(cause) => {
+                    tracing::warn!(queue = %settings.queue, cause, "the subscription was lost and will be renewed");
+                    link.discard();
+                }
+            }
+            subscription.on_lost(settings.handler_deadline).await;
+            // One that ended as soon as it began is no success: a poisoned queue must not make a hot loop.
+            if since.elapsed() > GOOD_WHILE {
+                backoff.on_success();
+            }
+        }
+    }
+
+    /// The next subscription; `None` when the consumer is asked to stop before there is one.
+    async fn next_link(
+        &self,
+        connections: &Connections,
+        subscription: &mut Subscription,
+        backoff: &mut Backoff,
+        is_first: bool,
+    ) -> Option<Subscribed> {
+        let stop = subscription.stop.clone();
+        let subscribing = async {
+            if !is_first {
+                sleep(backoff.next_delay()).await;
+            }
+            loop {
+                match Subscribed::to(connections, &self.settings.queue, self.prefetch()).await {
+                    Ok(link) => return link,
+                    Err(error) => {
+                        let pause = backoff.next_delay();
+                        let queue = &self.settings.queue;
+                        let error = match &error {
+                            SubscribeError::Connect(error) => error.to_string(),
+                            other => other.to_string(),
+                        };
+                        tracing::warn!(%queue, error, ?pause, "not subscribed, trying again");
+                        sleep(pause).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            link = subscribing => Some(link),
+            () = stop.cancelled() => None,
+            // Messages acknowledged on receipt are handled meanwhile.
+            () = subscription.without_channel_until(|_| false) => None,
+        }
+    }
+
+    fn connections(&self) -> Connections {
+        let named = ConnectionSettings::new("consumer", "", Purpose::Consume);
+        Connections::new(self.settings.address.clone(), named)
+    }
+
+    fn summary(&self, startup: Startup, ended: Ended) -> Summary {
+        Summary { counts: self.counts.now(), ended, startup }
+    }
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer")
+            .field("address", &self.settings.address)
+            .field("queue", &self.settings.queue)
+            .field("processing", &self.settings.processing)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Between 0 and 1. Retries need to be spread, not to be unpredictable: a fresh hasher's seed will do.
+fn random() -> f64 {
+    let bits = RandomState::new().build_hasher().finish() >> 11;
+    bits as f64 / (1_u64 << 53) as f64
+}
+
+/// The name of the producer of copies, in its connection's name.
+const COPIES: &str = "copies";
+/// A subscription that lived so long was a good one.
+const GOOD_WHILE: Duration = Duration::from_secs(10);
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);

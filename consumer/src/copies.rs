@@ -1,0 +1,39 @@
+//! Where copies of messages go: published mandatory, each with its confirm.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use correio_message::Envelope;
+use correio_producer::{Outcome, Producer};
+use tokio::time::timeout;
+
+/// Publishes copies. The producer does; tests have others.
+pub(crate) trait CopyPublisher: Send + Sync {
+    /// Ends with `Ok` only when the copy is on its queue; else with what is known. Bounded in time.
+    fn publish(self: Arc<Self>, copy: Envelope) -> Publishing;
+}
+
+/// A copy on its way.
+pub(crate) type Publishing = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+impl CopyPublisher for Producer {
+    fn publish(self: Arc<Self>, copy: Envelope) -> Publishing {
+        Box::pin(async move {
+            let confirmed = async {
+                match self.forward(copy).await {
+                    Ok(receipt) => match receipt.await {
+                        Outcome::Confirmed => Ok(()),
+                        other => Err(other.to_string()),
+                    },
+                    Err(error) => Err(error.to_string()),
+                }
+            };
+            match timeout(DEADLINE, confirmed).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(format!("no answer within {DEADLINE:?}")),
+            }
+        })
+    }
+}
+
+/// The producer has deadlines of its own; this one bounds their sum.
+const DEADLINE: Duration = Duration::from_secs(90);

@@ -1,0 +1,103 @@
+//! What a consumer has done so far, readable while it works.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// A live view of a consumer's counts. Cheap to clone; works after the consumer ended, too.
+#[derive(Clone, Debug, Default)]
+pub struct Counts(Arc<Cells>);
+
+macro_rules! tally {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// The counts at one moment.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+        #[non_exhaustive]
+        pub struct Tally {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        #[derive(Debug, Default)]
+        struct Cells {
+            $($name: AtomicU64,)*
+        }
+
+        impl Counts {
+            /// The counts now. Each is exact; read while the consumer works, two of them may be a moment apart.
+            #[must_use]
+            pub fn now(&self) -> Tally {
+                Tally { $($name: self.0.$name.load(Ordering::Relaxed),)* }
+            }
+
+            $(pub(crate) fn $name(&self, more: usize) {
+                self.0.$name.fetch_add(more as u64, Ordering::Relaxed);
+            })*
+        }
+    };
+}
+
+tally! {
+    /// Deliveries taken from the broker, every kind.
+    received,
+    /// Messages whose handler succeeded.
+    handled,
+    /// Messages not handled because they had been before, or because the first copy is still being handled.
+    duplicates,
+    /// Messages handled although they came after their place in the order had been given up.
+    out_of_order,
+    /// Numbers given up waiting for.
+    gaps,
+    /// Attempts that failed and are to be repeated.
+    retried,
+    /// Messages parked as dead letters, their copies confirmed.
+    dead,
+    /// Messages dropped because their handler asked for it.
+    dropped,
+    /// Messages given back to the queue although their handling had begun.
+    handed_back,
+    /// Messages given back to the queue at the end because they had not been begun: what the prefetch held.
+    not_started,
+    /// Messages acknowledged on receipt that were then neither handled nor parked.
+    lost,
+    /// Messages that were settled when their channel was gone: they come again, as duplicates.
+    lost_acks,
+    /// Copies (retries, dead letters) that were not confirmed and are published again.
+    unconfirmed_copies,
+    /// Messages without an id, which nobody can deduplicate.
+    without_id,
+    /// How often the subscription was renewed after it was lost.
+    resubscribed,
+}
+
+/// How a consumer's life went: what [`Consumer::run`](crate::Consumer::run) ends with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// What it did.
+    pub counts: Tally,
+    /// Why it ended.
+    pub ended: Ended,
+    /// What was missing on the broker when it began.
+    pub startup: crate::Startup,
+}
+
+/// Why a consumer ended although nothing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// It had settled as many messages as it was told to.
+    CountReached,
+    /// Nothing had come for as long as it was told to wait.
+    Idle,
+}
+
+impl Summary {
+    /// Whether every message that was begun ended well: no dead letter, nothing handed back, nothing lost.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.counts.dead == 0 && self.counts.handed_back == 0 && self.counts.lost == 0
+    }
+}

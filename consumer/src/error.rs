@@ -1,0 +1,60 @@
+//! Why a consumer ended without having been asked to.
+
+use correio_broker_config::ConnectError;
+
+/// Why a consumer ended, or never began. A lost connection is no reason: it subscribes again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsumeError {
+    /// The broker cannot be reached at the start, or refuses the login.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The broker was reached, and a step at the start failed.
+    #[error("{step}: {cause}")]
+    Startup {
+        /// What was tried.
+        step: String,
+        /// The broker's words, or the deadline that passed.
+        cause: String,
+    },
+    /// There is no such queue.
+    #[error("there is no queue {queue} here: make it with `cargo broker apply --queue {queue}`")]
+    NoSuchQueue {
+        /// Its name.
+        queue: String,
+    },
+    /// The login may not read the queue.
+    #[error("the login may not use the queue {queue}: {cause}; give the user read permission on it")]
+    Forbidden {
+        /// Its name.
+        queue: String,
+        /// The broker's words.
+        cause: String,
+    },
+    /// Order was asked of a queue that is shared.
+    #[error(
+        "{queue} is a shared queue (it has the delay queue {delay_queue}), and competing consumers cannot keep an order: use \
+         a queue with a single active consumer, made with `cargo broker apply --queue NAME --ordered`, or do without order"
+    )]
+    QueueIsShared {
+        /// Its name.
+        queue: String,
+        /// The delay queue that tells.
+        delay_queue: String,
+    },
+    /// A message failed for good, and there is no parking queue.
+    #[error(
+        "message {message} failed for good ({error}) and was given back: {queue} has no parking queue {parking_queue} to put it \
+         into; make one with `cargo broker apply --queue {queue}`, or let the handler drop it"
+    )]
+    NowhereToPark {
+        /// The id of the message, or what is known of it.
+        message: String,
+        /// The last error.
+        error: String,
+        /// The queue it came from.
+        queue: String,
+        /// The queue that is missing.
+        parking_queue: String,
+    },
+}

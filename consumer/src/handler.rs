@@ -1,0 +1,165 @@
+//! Handlers: plain async functions, chosen by the type of the message.
+
+use std::{collections::BTreeMap, error::Error, future::Future, marker::PhantomData, pin::Pin, sync::Arc};
+
+use correio_guarantees::{Failure, Verdict};
+use correio_message::ShortText;
+
+use crate::{context::Context, extract::FromMessage};
+
+/// What a handler may fail with: any error, or a text.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A function that handles messages: `async fn(Json<Order>, Context) -> Result<Verdict, E>`.
+///
+/// Implemented for every `Fn` that
+/// - takes one argument that is [`FromMessage`] (`Json<T>`, `Message`, `Bytes`), and, if it wants, a [`Context`];
+/// - returns a `Send` future of `Result<V, E>`, where `V` is `()` (done) or a [`Verdict`], and `E` any error or text.
+///
+/// `Err`, a panic and a missed handler deadline are failures: the message is retried by its schedule, then
+/// parked as a dead letter with the error and its sources.
+///
+/// # Cancel safety
+///
+/// The future is dropped where it stands when the handler deadline passes, and when the consumer stops and
+/// its drain deadline passes; the message comes again then. An effect that must not be half done belongs into one transaction.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler",
+    label = "this cannot handle messages",
+    note = "a handler is `async fn(Json<T>, Context) -> Result<Verdict, E>`; the `Context` may be left out, `Json<T>` may be `Message` or `Bytes`, `Verdict` may be `()`",
+    note = "`E` must be an error (`Into<Box<dyn Error + Send + Sync>>`) and the future `Send`; write the argument types of a closure out"
+)]
+pub trait Handler<Arguments>: Send + Sync + 'static {
+    /// Reads the argument from the message and handles it.
+    fn handle(&self, context: Context) -> Handling;
+}
+
+/// A handler at work.
+pub type Handling = Pin<Box<dyn Future<Output = Result<Verdict, Failure>> + Send>>;
+
+/// What a handler may answer when it did not fail.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a verdict",
+    label = "a handler returns `Result<(), E>` or `Result<Verdict, E>`",
+    note = "`()` means done: end the handler with `Ok(())`"
+)]
+pub trait IntoVerdict {
+    /// The verdict it stands for.
+    fn into_verdict(self) -> Verdict;
+}
+
+impl IntoVerdict for () {
+    fn into_verdict(self) -> Verdict {
+        Verdict::Done
+    }
+}
+
+impl IntoVerdict for Verdict {
+    fn into_verdict(self) -> Verdict {
+        self
+    }
+}
+
+impl<F, M, Answer, V, E> Handler<(M,)> for F
+where
+    F: Fn(M) -> Answer + Send + Sync + 'static,
+    M: FromMessage,
+    Answer: Future<Output = Result<V, E>> + Send + 'static,
+    V: IntoVerdict + 'static,
+    E: Into<BoxError> + 'static,
+{
+    fn handle(&self, context: Context) -> Handling {
+        match M::from_message(context.message()) {
+            Ok(argument) => Box::pin(answered(self(argument))),
+            Err(error) => Box::pin(async move { Err(unreadable(error)) }),
+        }
+    }
+}
+
+impl<F, M, Answer, V, E> Handler<(M, Context)> for F
+where
+    F: Fn(M, Context) -> Answer + Send + Sync + 'static,
+    M: FromMessage,
+    Answer: Future<Output = Result<V, E>> + Send + 'static,
+    V: IntoVerdict + 'static,
+    E: Into<BoxError> + 'static,
+{
+    fn handle(&self, context: Context) -> Handling {
+        match M::from_message(context.message()) {
+            Ok(argument) => Box::pin(answered(self(argument, context))),
+            Err(error) => Box::pin(async move { Err(unreadable(error)) }),
+        }
+    }
+}
+
+async fn answered<V: IntoVerdict, E: Into<BoxError>>(
+    answer: impl Future<Output = Result<V, E>>,
+) -> Result<Verdict, Failure> {
+    match answer.await {
+        Ok(verdict) => Ok(verdict.into_verdict()),
+        Err(error) => Err(Failure::Handler { error: with_sources(error.into().as_ref()) }),
+    }
+}
+
+fn unreadable(error: BoxError) -> Failure {
+    Failure::Unreadable { error: with_sources(error.as_ref()) }
+}
+
+/// An error and what caused it, outermost first; a source that its error already quotes is not repeated.
+pub(crate) fn with_sources(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let cause = source.to_string();
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        next = source.source();
+    }
+    text
+}
+
+/// The handlers of a consumer: by type, and one for all the others.
+#[derive(Default)]
+pub(crate) struct Handlers {
+    by_type: BTreeMap<ShortText, Arc<dyn AnyHandler>>,
+    any: Option<Arc<dyn AnyHandler>>,
+}
+
+impl Handlers {
+    /// Registers one for a type; `false` if the type has one already.
+    pub(crate) fn on<A: 'static>(&mut self, message_type: ShortText, handler: impl Handler<A>) -> bool {
+        self.by_type.insert(message_type, erased(handler)).is_none()
+    }
+
+    /// Registers the one for all other types; `false` if there is one already.
+    pub(crate) fn on_any<A: 'static>(&mut self, handler: impl Handler<A>) -> bool {
+        self.any.replace(erased(handler)).is_none()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_type.is_empty() && self.any.is_none()
+    }
+
+    pub(crate) fn of(&self, message_type: Option<&ShortText>) -> Option<Arc<dyn AnyHandler>> {
+        message_type.and_then(|name| self.by_type.get(name)).or(self.any.as_ref()).cloned()
+    }
+}
+
+/// A handler whose argument types are forgotten, so that handlers of different types stand in one map.
+pub(crate) trait AnyHandler: Send + Sync {
+    fn handle(&self, context: Context) -> Handling;
+}
+
+struct Erased<H, A>(H, PhantomData<fn(A)>);
+
+impl<H: Handler<A>, A> AnyHandler for Erased<H, A> {
+    fn handle(&self, context: Context) -> Handling {
+        self.0.handle(context)
+    }
+}
+
+fn erased<A: 'static>(handler: impl Handler<A>) -> Arc<dyn AnyHandler> {
+    Arc::new(Erased(handler, PhantomData))
+}

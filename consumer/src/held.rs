@@ -1,0 +1,97 @@
+//! One message that a consumer holds, and where on its way it is.
+
+use std::{num::NonZeroU32, sync::Arc, time::Instant};
+
+use correio_guarantees::{HandledId, Place};
+use correio_message::{DeadReason, Envelope, Sequence};
+
+use crate::{context::Received, order::Lane};
+
+/// The name of a held message, never given twice.
+///
+/// Not the delivery tag: tags restart at 1 on every channel, so a late answer from an old one could name a new message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Ticket(pub(crate) u64);
+
+/// A message between its delivery and its settling.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Its tag on the live channel; `None` when nothing is owed for it there: acknowledged on receipt, or its channel is gone.
+    pub(crate) tag: Option<u64>,
+    /// As it arrived: what copies are built from.
+    pub(crate) envelope: Arc<Envelope>,
+    /// As it was read; `None` when it cannot be read.
+    pub(crate) received: Option<Arc<Received>>,
+    /// Its identity; `None` without an id, or with deduplication off.
+    pub(crate) id: Option<HandledId>,
+    /// Which attempt the current or next one is.
+    pub(crate) attempt: NonZeroU32,
+    /// When handling failed first, in microseconds since 1970.
+    pub(crate) first_failed_at_us: Option<u64>,
+    /// The lane that it keeps busy.
+    pub(crate) lane: Option<Lane>,
+    /// How it stands to the order.
+    pub(crate) place: Place,
+    /// Where it is.
+    pub(crate) stage: Stage,
+    /// Whether a handler has begun with it.
+    pub(crate) started: bool,
+}
+
+/// Where on its way a message is.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Waiting for its turn.
+    Ordering,
+    /// The log is asked whether to handle it.
+    Admitting,
+    /// Its handler is at work.
+    Handling,
+    /// Waiting to be handled again, or for the log to be asked again.
+    Waiting,
+    /// The log is told of its end.
+    Remembering(End),
+    /// Its copy is being published, or waits to be published again.
+    Copying {
+        copy: Copy,
+        tries: u32,
+        /// When to publish again; `None` while an answer is awaited.
+        again_at: Option<Instant>,
+    },
+}
+
+/// How a message that is not copied ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    Handled,
+    Dropped { reason: String },
+}
+
+/// A copy that is to be on its queue before the original is acknowledged.
+#[derive(Clone, Debug)]
+pub(crate) enum Copy {
+    Retry { envelope: Envelope, due: Instant },
+    DeadLetter { envelope: Envelope, reason: DeadReason, error: String },
+}
+
+impl Copy {
+    pub(crate) fn envelope(&self) -> &Envelope {
+        match self {
+            Self::Retry { envelope, .. } | Self::DeadLetter { envelope, .. } => envelope,
+        }
+    }
+}
+
+impl Held {
+    pub(crate) fn sequence(&self) -> Option<&Sequence> {
+        self.received.as_ref().and_then(|received| received.decoded.message.sequence.as_ref())
+    }
+
+    /// What it is called in a report.
+    pub(crate) fn name(&self) -> String {
+        match &self.envelope.properties.message_id {
+            Some(id) if !id.is_empty() => id.to_string(),
+            _ => format!("without an id, on route {}", self.envelope.route),
+        }
+    }
+}

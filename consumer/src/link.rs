@@ -1,0 +1,154 @@
+//! One subscribed channel: the only place of this crate where deliveries and acknowledgements touch lapin.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use correio_broker_config::{Connections, LeasedChannel, ReplyCause, host_name, wire};
+use correio_guarantees::Ack;
+use correio_message::{Envelope, Route, ShortText};
+use futures_util::StreamExt;
+use lapin::{
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    types::{FieldTable, ShortString},
+};
+use tokio::time::timeout;
+
+use crate::pipeline::Delivery;
+
+/// A subscription on a channel of its own.
+pub(crate) trait Link: Send {
+    /// The next delivery; `None` when the subscription is over.
+    ///
+    /// Cancel safe: a delivery is either returned or still to come.
+    fn next(&mut self) -> impl Future<Output = Option<Result<Delivery, String>>> + Send;
+
+    /// Puts an acknowledgement on the channel when first polled; ends when it is on the socket.
+    fn ack(&self, ack: Ack) -> Answer;
+
+    /// Gives a delivery back to the queue, likewise.
+    fn give_back(&self, tag: u64) -> Answer;
+
+    /// Asks for no more deliveries; those on their way still come, then the subscription is over.
+    fn cancel(&self) -> Answer;
+
+    /// Closes the channel and waits for that, in bounded time.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+/// What became of a frame.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// A subscription on a lapin channel.
+pub(crate) struct Subscribed {
+    lease: LeasedChannel,
+    stream: lapin::Consumer,
+}
+
+/// Why there is no subscription.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SubscribeError {
+    #[error(transparent)]
+    Connect(#[from] correio_broker_config::ConnectError),
+    #[error("{step}: {cause}")]
+    Refused { step: &'static str, cause: ReplyCause },
+    #[error("{step} took longer than {STEP_DEADLINE:?}")]
+    TimedOut { step: &'static str },
+}
+
+impl Subscribed {
+    pub(crate) async fn to(
+        connections: &Connections,
+        queue: &ShortText,
+        prefetch: u16,
+    ) -> Result<Self, SubscribeError> {
+        let lease = connections.channel().await?;
+        let channel = lease.channel();
+        // Always: without it the broker sends the whole queue into this process.
+        bounded("setting the prefetch", channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+        let tag = format!("consumer-{}-{}", host_name(), std::process::id());
+        let tag = ShortString::try_new(tag).unwrap_or_default();
+        let options = BasicConsumeOptions::default();
+        let consuming = channel.basic_consume(wire::short_string(queue), tag, options, FieldTable::default());
+        let stream = bounded("subscribing", consuming).await?;
+        Ok(Self { lease, stream })
+    }
+}
+
+impl Subscribed {
+    /// Throws a channel away that is gone, or in doubt, together with its connection.
+    pub(crate) fn discard(self) {
+        let Self { lease, stream } = self;
+        lease.discard();
+        drop(stream);
+    }
+}
+
+impl Link for Subscribed {
+    async fn next(&mut self) -> Option<Result<Delivery, String>> {
+        let delivery = self.stream.next().await?;
+        Some(delivery.map(read).map_err(|error| ReplyCause::of(&error).to_string()))
+    }
+
+    fn ack(&self, Ack { tag, multiple }: Ack) -> Answer {
+        // Directly on the channel: through `Delivery` they may be reordered by its internal queue.
+        let channel = self.lease.channel().clone();
+        answer(async move { channel.basic_ack(tag, BasicAckOptions { multiple }).await })
+    }
+
+    fn give_back(&self, tag: u64) -> Answer {
+        let channel = self.lease.channel().clone();
+        // Not the default options: they do not requeue.
+        let options = BasicNackOptions { multiple: false, requeue: true };
+        answer(async move { channel.basic_nack(tag, options).await })
+    }
+
+    fn cancel(&self) -> Answer {
+        let channel = self.lease.channel().clone();
+        let tag = self.stream.tag();
+        answer(async move { channel.basic_cancel(tag, BasicCancelOptions::default()).await })
+    }
+
+    async fn close(self) {
+        let Self { lease, stream } = self;
+        if let Err(error) = lease.close().await {
+            tracing::debug!(%error, "the channel was not closed in good order");
+        }
+        // Only now: dropped on an open channel it would cancel, which reorders a queue with a single active consumer.
+        drop(stream);
+    }
+}
+
+fn read(delivery: lapin::message::Delivery) -> Delivery {
+    Delivery {
+        tag: delivery.delivery_tag,
+        redelivered: delivery.redelivered,
+        envelope: Envelope {
+            route: Route { exchange: wire::text(&delivery.exchange), routing_key: wire::text(&delivery.routing_key) },
+            properties: wire::from_lapin(&delivery.properties),
+            body: Bytes::from(delivery.data),
+        },
+    }
+}
+
+fn answer(frame: impl Future<Output = Result<(), lapin::Error>> + Send + 'static) -> Answer {
+    Box::pin(async move {
+        match timeout(STEP_DEADLINE, frame).await {
+            Ok(answer) => answer.map_err(|error| ReplyCause::of(&error).to_string()),
+            Err(_) => Err(format!("the broker took nothing from this connection for {STEP_DEADLINE:?}")),
+        }
+    })
+}
+
+async fn bounded<T>(
+    step: &'static str,
+    asked: impl Future<Output = Result<T, lapin::Error>>,
+) -> Result<T, SubscribeError> {
+    match timeout(STEP_DEADLINE, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(SubscribeError::Refused { step, cause: ReplyCause::of(&error) }),
+        Err(_) => Err(SubscribeError::TimedOut { step }),
+    }
+}
+
+/// How long one step with the broker may take.
+pub(crate) const STEP_DEADLINE: Duration = Duration::from_secs(10);

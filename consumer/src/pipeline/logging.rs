@@ -1,0 +1,123 @@
+//! The pipeline's dealings with the log of handled messages: one call at a time, each for a whole batch.
+
+use std::time::{Duration, Instant};
+
+use correio_guarantees::{Admission, HandledId};
+
+use super::{Moment, Pipeline};
+use crate::{
+    handled_log::LogError,
+    held::{Stage, Ticket},
+};
+
+/// What the log is asked.
+#[derive(Debug)]
+pub(crate) enum LogCall {
+    Abandon(Vec<HandledId>),
+    Remember(Vec<HandledId>),
+    Admit(Vec<HandledId>),
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub(crate) enum LogAnswer {
+    Abandoned(Result<(), LogError>),
+    Remembered(Result<(), LogError>),
+    Admitted(Result<Vec<Admission>, LogError>),
+}
+
+/// What is to be asked, and what was.
+#[derive(Default)]
+pub(super) struct Waiting {
+    pub(super) to_abandon: Vec<HandledId>,
+    pub(super) to_remember: Vec<(Ticket, HandledId)>,
+    pub(super) to_admit: Vec<(Ticket, HandledId)>,
+    asked: Vec<(Ticket, HandledId)>,
+    abandoning: Vec<HandledId>,
+    is_asked: bool,
+    paused_until: Option<Instant>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.to_abandon.is_empty() && self.to_remember.is_empty() && self.to_admit.is_empty()
+    }
+
+    /// When the log is asked again after a failure.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.paused_until.filter(|_| !self.is_asked && !self.is_empty())
+    }
+}
+
+impl Pipeline {
+    /// What to ask the log now; its answer goes to [`on_log_answer`](Self::on_log_answer).
+    ///
+    /// Ended claims come first, so that an id whose handler has failed is fresh when it is asked for again.
+    pub(crate) fn next_log_call(&mut self, now: Instant) -> Option<LogCall> {
+        let log = &mut self.log;
+        if log.is_asked || log.is_empty() || log.paused_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        log.paused_until = None;
+        log.is_asked = true;
+        if !log.to_abandon.is_empty() {
+            log.abandoning = std::mem::take(&mut log.to_abandon);
+            return Some(LogCall::Abandon(log.abandoning.clone()));
+        }
+        let remembering = !log.to_remember.is_empty();
+        log.asked = std::mem::take(if remembering { &mut log.to_remember } else { &mut log.to_admit });
+        let ids = log.asked.iter().map(|(_, id)| id.clone()).collect();
+        Some(if remembering { LogCall::Remember(ids) } else { LogCall::Admit(ids) })
+    }
+
+    /// Whether the log is, or has to be, asked something.
+    pub(crate) fn owes_log(&self) -> bool {
+        self.log.is_asked || !self.log.is_empty()
+    }
+
+    pub(crate) fn on_log_answer(&mut self, answer: LogAnswer, now: Moment) {
+        self.log.is_asked = false;
+        let asked = std::mem::take(&mut self.log.asked);
+        let abandoning = std::mem::take(&mut self.log.abandoning);
+        let error = match answer {
+            LogAnswer::Abandoned(Ok(())) => return,
+            LogAnswer::Remembered(Ok(())) => return self.on_remembered(asked, now),
+            LogAnswer::Admitted(Ok(admissions)) => {
+                for ((ticket, id), admission) in asked.into_iter().zip(admissions) {
+                    if self.held.contains_key(&ticket) {
+                        self.on_admission(ticket, admission, now);
+                    } else if admission == Admission::Fresh {
+                        self.log.to_abandon.push(id);
+                    }
+                }
+                return;
+            }
+            LogAnswer::Abandoned(Err(error)) => {
+                self.log.to_abandon.extend(abandoning);
+                error
+            }
+            LogAnswer::Remembered(Err(error)) => {
+                self.log.to_remember.splice(0..0, asked);
+                error
+            }
+            LogAnswer::Admitted(Err(error)) => {
+                self.log.to_admit.splice(0..0, asked);
+                error
+            }
+        };
+        tracing::warn!(%error, pause = ?PAUSE, "nothing is begun or acknowledged until the log answers");
+        self.log.paused_until = Some(now.at + PAUSE);
+    }
+
+    fn on_remembered(&mut self, remembered: Vec<(Ticket, HandledId)>, now: Moment) {
+        for (ticket, _) in remembered {
+            let Some(held) = self.held.get_mut(&ticket) else { continue };
+            if let Stage::Remembering(end) = std::mem::replace(&mut held.stage, Stage::Waiting) {
+                self.finish(ticket, end, now.at);
+            }
+        }
+    }
+}
+
+/// How long a log that failed is left alone.
+const PAUSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,237 @@
+//! The ends of a message: remembered and acknowledged, sent round, parked, given back.
+
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
+
+use correio_guarantees::{Place, jittered};
+use correio_message::{Attempt, DeadLetter, DeadReason, Envelope, dead_letter, retry};
+
+use super::{Effect, Moment, Pipeline};
+use crate::{
+    error::ConsumeError,
+    held::{Copy, End, Stage, Ticket},
+    processing::Acknowledgement,
+};
+
+impl Pipeline {
+    /// The work is done: the log is told before the broker.
+    pub(super) fn remember(&mut self, ticket: Ticket, end: End, now: Instant) {
+        let Some(held) = self.held.get_mut(&ticket) else { return };
+        match held.id.clone() {
+            Some(id) => {
+                held.stage = Stage::Remembering(end);
+                self.log.to_remember.push((ticket, id));
+            }
+            None => self.finish(ticket, end, now),
+        }
+    }
+
+    /// The work is done and remembered.
+    pub(super) fn finish(&mut self, ticket: Ticket, end: End, now: Instant) {
+        let lost = self.is_lost(ticket);
+        let Some(held) = self.held.get(&ticket) else { return };
+        match end {
+            End::Handled => {
+                self.counts.handled(1);
+                if held.place == Place::Late {
+                    self.counts.out_of_order(1);
+                }
+            }
+            End::Dropped { reason } => {
+                self.counts.dropped(1);
+                tracing::info!(message = held.name(), reason, "a message was dropped, as its handler asked");
+            }
+        }
+        if lost {
+            self.counts.lost_acks(1);
+        }
+        self.done += 1;
+        self.settle(ticket, now);
+    }
+
+    /// Nothing is owed for this message any more: it is acknowledged, its number filled, its lane free.
+    pub(super) fn settle(&mut self, ticket: Ticket, now: Instant) {
+        let Some(held) = self.held.get(&ticket) else { return };
+        self.order.on_settled(held.sequence(), held.place);
+        let tag = held.tag;
+        self.forget(ticket);
+        self.acknowledge(tag, now);
+    }
+
+    pub(super) fn acknowledge(&mut self, tag: Option<u64>, now: Instant) {
+        if let Some(tag) = tag {
+            self.acks.on_settled(tag, now);
+            self.settled += 1;
+        }
+    }
+
+    /// The message is not held any more, however that came.
+    pub(super) fn forget(&mut self, ticket: Ticket) {
+        let Some(held) = self.held.remove(&ticket) else { return };
+        if held.started {
+            self.begun -= 1;
+        }
+        if let Some(id) = &held.id
+            && self.ids.get(id) == Some(&ticket)
+        {
+            self.ids.remove(id);
+        }
+        if let Some(lane) = &held.lane {
+            self.order.on_lane_free(lane);
+        }
+    }
+
+    /// The claim on the message's id ends without its work being done.
+    pub(super) fn abandon(&mut self, ticket: Ticket) {
+        if let Some(id) = self.held.get(&ticket).and_then(|held| held.id.clone()) {
+            self.log.to_abandon.push(id);
+        }
+    }
+
+    /// Its channel is gone: whatever becomes of it here, the broker delivers it again.
+    pub(super) fn is_lost(&self, ticket: Ticket) -> bool {
+        self.rules.acknowledgement == Acknowledgement::AfterHandling
+            && self.held.get(&ticket).is_some_and(|held| held.tag.is_none())
+    }
+
+    /// A copy goes through the delay queue; once it is confirmed, the original is acknowledged.
+    pub(super) fn send_round(&mut self, ticket: Ticket, delay: Duration, attempt: NonZeroU32, now: Moment) {
+        let Some(queue) = self.rules.company.delay_queue(delay) else {
+            // Asked for by nobody: the delays are the schedule's, and each has its queue or none is used.
+            return self.wait_in_place(ticket, delay, attempt, now);
+        };
+        let Some(held) = self.held.get(&ticket) else { return };
+        self.counts.retried(1);
+        // Never early: the jitter is on top of the delay, and the copy's own expiry.
+        let wait = jittered(delay, (self.rules.jitter)());
+        let attempt = Attempt { number: attempt, first_failed_at_us: held.first_failed_at_us.unwrap_or(now.unix_us) };
+        let envelope = retry(&held.envelope, queue, wait, attempt);
+        self.copy(ticket, Copy::Retry { envelope, due: now.at + wait });
+    }
+
+    /// The message keeps its place, and its key waits; it holds no handler meanwhile.
+    pub(super) fn wait_in_place(&mut self, ticket: Ticket, delay: Duration, attempt: NonZeroU32, now: Moment) {
+        self.counts.retried(1);
+        if self.stopping {
+            return self.give_back(ticket);
+        }
+        let Some(held) = self.held.get_mut(&ticket) else { return };
+        held.attempt = attempt;
+        held.stage = Stage::Waiting;
+        self.timers.insert((now.at + jittered(delay, (self.rules.jitter)()), ticket));
+    }
+
+    /// A copy goes to the parking queue; once it is confirmed, the original is acknowledged.
+    pub(super) fn park(&mut self, ticket: Ticket, reason: DeadReason, error: String, now: Moment) {
+        let Some(held) = self.held.get(&ticket) else { return };
+        if !self.rules.company.can_park {
+            let failure = ConsumeError::NowhereToPark {
+                message: held.name(),
+                error,
+                queue: self.rules.queue.to_string(),
+                parking_queue: self.rules.company.parking.to_string(),
+            };
+            tracing::error!(%failure, "nowhere to park a message");
+            if self.rules.acknowledgement == Acknowledgement::AfterHandling {
+                self.effects.push(Effect::End(failure));
+            }
+            return self.give_back(ticket);
+        }
+        let letter = DeadLetter {
+            reason,
+            error,
+            queue: self.rules.queue.clone(),
+            at_us: now.unix_us,
+            attempts: held.attempt,
+            first_failed_at_us: held.first_failed_at_us,
+        };
+        let envelope = dead_letter(&held.envelope, self.rules.company.parking.clone(), &letter);
+        self.copy(ticket, Copy::DeadLetter { envelope, reason, error: letter.error });
+    }
+
+    fn copy(&mut self, ticket: Ticket, copy: Copy) {
+        let Some(held) = self.held.get_mut(&ticket) else { return };
+        let envelope: Envelope = copy.envelope().clone();
+        held.stage = Stage::Copying { copy, tries: 0, again_at: None };
+        self.effects.push(Effect::Publish { ticket, copy: envelope });
+    }
+
+    /// What became of a copy: on its queue, or why that is not known.
+    pub(crate) fn on_copy(&mut self, ticket: Ticket, outcome: Result<(), String>, now: Moment) {
+        // Its channel may be gone: the original comes again, and deduplication knows the copy by its id.
+        let Some(held) = self.held.get_mut(&ticket) else { return };
+        let name = held.name();
+        let Stage::Copying { copy, tries, again_at } = &mut held.stage else { return };
+        match outcome {
+            Ok(()) => {
+                match copy {
+                    Copy::Retry { due, .. } => {
+                        let due = (*due).max(now.at);
+                        self.retry_due = Some(self.retry_due.map_or(due, |other| other.max(due)));
+                    }
+                    Copy::DeadLetter { reason, error, .. } => {
+                        tracing::warn!(message = name, %reason, error, "a message was parked as a dead letter");
+                        self.counts.dead(1);
+                        self.done += 1;
+                    }
+                }
+                self.settle(ticket, now.at);
+            }
+            Err(cause) => {
+                *tries += 1;
+                let tries = *tries;
+                self.counts.unconfirmed_copies(1);
+                tracing::warn!(message = name, tries, cause, "a copy was not confirmed; the original stays unsettled");
+                if tries < MOST_TRIES {
+                    let wait = FIRST_PAUSE.saturating_mul(1 << (tries - 1));
+                    let due = now.at + jittered(wait, (self.rules.jitter)());
+                    *again_at = Some(due);
+                    self.timers.insert((due, ticket));
+                } else if self.rules.processing.is_ordered() && !self.stopping {
+                    // One message given back would be overtaken by those behind it; with the channel all go back.
+                    self.effects.push(Effect::CloseChannel);
+                } else {
+                    self.give_back(ticket);
+                }
+            }
+        }
+    }
+
+    /// The message is not done with here. Unordered, it is given back now; ordered, with its channel, because the
+    /// broker keeps the order only then.
+    pub(super) fn give_back(&mut self, ticket: Ticket) {
+        let Some(held) = self.held.get_mut(&ticket) else { return };
+        match held.tag {
+            Some(_) if self.rules.processing.is_ordered() => {
+                held.stage = Stage::Waiting;
+                return;
+            }
+            Some(tag) => {
+                if held.started || matches!(held.stage, Stage::Copying { .. }) {
+                    self.counts.handed_back(1);
+                } else {
+                    self.counts.not_started(1);
+                }
+                self.effects.push(Effect::GiveBack { tag });
+            }
+            None if self.rules.acknowledgement == Acknowledgement::OnDelivery => {
+                tracing::error!(message = held.name(), "a message is lost: it was acknowledged on receipt");
+                self.counts.lost(1);
+            }
+            // Its channel is gone, and it comes again.
+            None => {}
+        }
+        self.forget(ticket);
+    }
+
+    /// The frame that gives this delivery back is on its way.
+    pub(crate) fn on_given_back(&mut self, tag: u64) {
+        self.acks.on_given_back(tag);
+    }
+}
+
+/// How often a copy is published before its message is given back: with the pauses about two minutes.
+const MOST_TRIES: u32 = 7;
+const FIRST_PAUSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,190 @@
+//! What is there on the broker when a consumer begins, as far as AMQP can tell.
+//!
+//! A passive declare sees only whether a queue exists, not its type, arguments or bindings.
+
+use std::time::Duration;
+
+use correio_broker_config::{
+    Backoff, ConnectError, Connections, LeasedChannel, ReplyCause, parking_queue_name, retry_queue_name, wire,
+};
+use correio_guarantees::RetrySchedule;
+use correio_message::{ShortText, TooLong};
+use lapin::{options::QueueDeclareOptions, types::FieldTable};
+use serde::Serialize;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{consumer::Settings, error::ConsumeError, link::STEP_DEADLINE, processing::Processing};
+
+/// What a consumer found when it began: which guarantees it can keep on this queue, and which not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Startup {
+    /// The parking queue is missing: a message that fails for good is given back and the consumer ends.
+    pub no_parking_queue: Option<String>,
+    /// These delay queues are missing: a failed message is retried in place and holds a place of the prefetch.
+    pub no_delay_queues: Vec<String>,
+    /// Order was asked for, and AMQP does not show whether the queue has a single active consumer.
+    pub single_active_consumer_unseen: bool,
+}
+
+impl Startup {
+    /// Whether everything that the settings ask for was found.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What is missing, one sentence each, with the way out.
+    #[must_use]
+    pub fn warnings(&self, queue: &str) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(parking) = &self.no_parking_queue {
+            warnings.push(format!(
+                "there is no parking queue {parking}: a message that fails for good is given back and the consumer ends; \
+                 `cargo broker apply --queue {queue}` makes one"
+            ));
+        }
+        if !self.no_delay_queues.is_empty() {
+            warnings.push(format!(
+                "there is no delay queue {}: failed messages are retried in place, each holding a place of the prefetch; \
+                 `cargo broker apply --queue {queue}` makes them",
+                self.no_delay_queues.join(", ")
+            ));
+        }
+        if self.single_active_consumer_unseen {
+            warnings.push(format!(
+                "AMQP does not show whether {queue} has a single active consumer, and without one the order is lost as soon as \
+                 a second consumer comes; `cargo broker apply --queue {queue} --ordered` makes such a queue"
+            ));
+        }
+        warnings
+    }
+}
+
+/// The queues around a work queue, as far as they are there.
+#[derive(Clone, Debug)]
+pub(crate) struct Company {
+    pub(crate) parking: ShortText,
+    pub(crate) can_park: bool,
+    /// One for each delay of the schedule, or none: then failed messages are retried in place.
+    pub(crate) delays: Vec<(Duration, ShortText)>,
+}
+
+impl Company {
+    pub(crate) fn delay_queue(&self, delay: Duration) -> Option<ShortText> {
+        self.delays.iter().find(|(of, _)| *of == delay).map(|(_, name)| name.clone())
+    }
+}
+
+/// Looks which queues are there.
+pub(crate) async fn look(connections: &Connections, settings: &Settings) -> Result<(Startup, Company), ConsumeError> {
+    give_back(first_channel(connections, settings.connect_deadline).await?).await;
+    let queue = &settings.queue;
+    match is_there(connections, queue).await? {
+        Seen::There => {}
+        Seen::Missing => return Err(ConsumeError::NoSuchQueue { queue: queue.to_string() }),
+        Seen::Forbidden { said } => return Err(ConsumeError::Forbidden { queue: queue.to_string(), cause: said }),
+    }
+    let name = |name: Result<ShortText, TooLong>| {
+        name.map_err(|error| ConsumeError::Startup {
+            step: format!("naming the queues around {queue}"),
+            cause: error.to_string(),
+        })
+    };
+    let mut startup = Startup::default();
+    let parking = name(parking_queue_name(queue))?;
+    let can_park = is_there(connections, &parking).await? != Seen::Missing;
+    if !can_park {
+        startup.no_parking_queue = Some(parking.to_string());
+    }
+    let schedule = settings.processing.retry();
+    let mut delays = Vec::new();
+    match &settings.processing {
+        Processing::Independent { .. } => {
+            for delay in schedule.delays() {
+                let delay_queue = name(retry_queue_name(queue, delay))?;
+                if is_there(connections, &delay_queue).await? == Seen::Missing {
+                    startup.no_delay_queues.push(delay_queue.to_string());
+                }
+                delays.push((delay, delay_queue));
+            }
+            if !startup.no_delay_queues.is_empty() {
+                delays.clear();
+            }
+        }
+        Processing::OrderedByKey { .. } => {
+            // A delay queue tells a shared queue: an ordered one has none, because what went round would be overtaken.
+            let first = |schedule: &RetrySchedule| schedule.delays().first().copied();
+            let tell_tales = [first(schedule), first(&RetrySchedule::default())];
+            for delay in tell_tales.into_iter().flatten() {
+                let delay_queue = name(retry_queue_name(queue, delay))?;
+                if is_there(connections, &delay_queue).await? == Seen::There {
+                    return Err(ConsumeError::QueueIsShared {
+                        queue: queue.to_string(),
+                        delay_queue: delay_queue.to_string(),
+                    });
+                }
+            }
+            startup.single_active_consumer_unseen = !can_park;
+        }
+    }
+    Ok((startup, Company { parking, can_park, delays }))
+}
+
+#[derive(PartialEq, Eq)]
+enum Seen {
+    There,
+    Missing,
+    /// The login may not look. Of the queues around a work queue that is no loss: it needs to write to their exchange
+    /// only, and each copy's confirm tells.
+    Forbidden {
+        said: String,
+    },
+}
+
+async fn is_there(connections: &Connections, queue: &ShortText) -> Result<Seen, ConsumeError> {
+    let lease = connections.channel().await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let looking = lease.channel().queue_declare(wire::short_string(queue), options, FieldTable::default());
+    let seen = match timeout(STEP_DEADLINE, looking).await {
+        Ok(Ok(_)) => Ok(Seen::There),
+        Ok(Err(error)) => match ReplyCause::of(&error) {
+            ReplyCause::NotFound { .. } => Ok(Seen::Missing),
+            ReplyCause::AccessRefused { said } => Ok(Seen::Forbidden { said }),
+            // Somebody has it for itself, so it is there.
+            ReplyCause::Locked { .. } => Ok(Seen::There),
+            other => Err(other.to_string()),
+        },
+        Err(_) => Err(format!("no answer within {STEP_DEADLINE:?}")),
+    };
+    match seen {
+        Ok(seen) => {
+            give_back(lease).await;
+            Ok(seen)
+        }
+        Err(cause) => Err(ConsumeError::Startup { step: format!("looking at the queue {queue}"), cause }),
+    }
+}
+
+async fn first_channel(connections: &Connections, within: Duration) -> Result<LeasedChannel, ConnectError> {
+    let until = Instant::now() + within;
+    let mut backoff = Backoff::new();
+    loop {
+        let error = match connections.channel().await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => error,
+        };
+        let pause = backoff.next_delay();
+        if error.is_permanent() || Instant::now() + pause >= until {
+            return Err(error);
+        }
+        tracing::info!(%error, ?pause, "no connection yet, trying again");
+        sleep(pause).await;
+    }
+}
+
+async fn give_back(lease: LeasedChannel) {
+    if let Err(error) = lease.give_back().await {
+        tracing::debug!(%error, "a channel was not closed in good order");
+    }
+}

@@ -1,0 +1,167 @@
+//! What a pipeline has under way: handlers, copies, a call to the log. One owner, who joins all of it.
+
+use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use correio_guarantees::{Failure, Verdict};
+use correio_message::Envelope;
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use tokio::{
+    task::{Id, JoinError, JoinSet},
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{
+    context::Context,
+    copies::CopyPublisher,
+    handled_log::{HandledLog, LogError},
+    handler::AnyHandler,
+    held::Ticket,
+    pipeline::{LogAnswer, LogCall},
+};
+
+/// Handlers, copies and a call to the log, under way.
+pub(crate) struct Work {
+    log: Option<Arc<dyn HandledLog>>,
+    publisher: Arc<dyn CopyPublisher>,
+    handler_deadline: Duration,
+    handlers: JoinSet<Result<Verdict, Failure>>,
+    running: HashMap<Id, Ticket>,
+    copies: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
+    asking: Option<Asking>,
+}
+
+/// Something has ended.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Handler(Ticket, Result<Verdict, Failure>),
+    Aborted(Ticket),
+    Copy(Ticket, Result<(), String>),
+    Log(LogAnswer),
+}
+
+type Asking = Pin<Box<dyn Future<Output = LogAnswer> + Send>>;
+
+impl Work {
+    pub(crate) fn new(
+        log: Option<Arc<dyn HandledLog>>,
+        publisher: Arc<dyn CopyPublisher>,
+        handler_deadline: Duration,
+    ) -> Self {
+        Self {
+            log,
+            publisher,
+            handler_deadline,
+            handlers: JoinSet::new(),
+            running: HashMap::new(),
+            copies: FuturesUnordered::new(),
+            asking: None,
+        }
+    }
+
+    pub(crate) fn handle(&mut self, ticket: Ticket, handler: Arc<dyn AnyHandler>, context: Context) {
+        let after = self.handler_deadline;
+        let task = self.handlers.spawn(async move {
+            // The call itself stands inside, so that a panic while reading the argument is the task's too.
+            let handling = async move { handler.handle(context).await };
+            timeout(after, handling).await.unwrap_or(Err(Failure::TimedOut { after }))
+        });
+        self.running.insert(task.id(), ticket);
+    }
+
+    pub(crate) fn publish(&mut self, ticket: Ticket, copy: Envelope) {
+        let publishing = Arc::clone(&self.publisher).publish(copy);
+        self.copies.push(Box::pin(async move { Done::Copy(ticket, publishing.await) }));
+    }
+
+    /// Asks the log. A log in memory answers at once; for another, [`next`](Self::next) has the answer.
+    pub(crate) fn ask(&mut self, call: LogCall) -> Option<LogAnswer> {
+        let mut asking = asking(self.log.clone()?, call);
+        let answer = (&mut asking).now_or_never();
+        if answer.is_none() {
+            self.asking = Some(asking);
+        }
+        answer
+    }
+
+    /// The next thing that ends; pends while nothing is under way.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self) -> Done {
+        let asking = async {
+            match &mut self.asking {
+                Some(asking) => asking.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = asking => {
+                self.asking = None;
+                Done::Log(answer)
+            }
+            Some(ended) = self.handlers.join_next_with_id() => ended_handler(&mut self.running, ended),
+            Some(done) = self.copies.next() => done,
+            // Each of the others is off while it has nothing under way.
+            () = std::future::pending() => unreachable!("pends for ever"),
+        }
+    }
+
+    /// The next thing that has ended already.
+    pub(crate) fn try_next(&mut self) -> Option<Done> {
+        self.next().now_or_never()
+    }
+
+    /// Stops all handlers and waits for them, at most until `until`: one that blocks its thread cannot be stopped.
+    pub(crate) async fn abort_handlers(&mut self, until: Instant) -> Vec<Done> {
+        self.handlers.abort_all();
+        let mut ended = Vec::new();
+        while let Ok(Some(handler)) = timeout_at(until, self.handlers.join_next_with_id()).await {
+            ended.push(ended_handler(&mut self.running, handler));
+        }
+        // Whatever still blocks is let go: its end is reported as aborted, and it can settle nothing any more.
+        self.handlers.detach_all();
+        ended.extend(self.running.drain().map(|(_, ticket)| Done::Aborted(ticket)));
+        ended
+    }
+}
+
+fn ended_handler(running: &mut HashMap<Id, Ticket>, ended: Result<(Id, Result<Verdict, Failure>), JoinError>) -> Done {
+    let (id, result) = match ended {
+        Ok((id, result)) => (id, Some(result)),
+        Err(error) => (error.id(), panicked(error)),
+    };
+    let Some(ticket) = running.remove(&id) else { unreachable!("every handler is registered when it is spawned") };
+    match result {
+        Some(result) => Done::Handler(ticket, result),
+        None => Done::Aborted(ticket),
+    }
+}
+
+/// The failure that a panic is; `None` if the task was aborted.
+fn panicked(error: JoinError) -> Option<Result<Verdict, Failure>> {
+    let panic = error.try_into_panic().ok()?;
+    let message = match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => panic.downcast_ref::<&str>().map_or_else(|| "no text".to_owned(), |text| (*text).to_owned()),
+    };
+    Some(Err(Failure::Panicked { message }))
+}
+
+fn asking(log: Arc<dyn HandledLog>, call: LogCall) -> Asking {
+    Box::pin(async move {
+        match call {
+            LogCall::Abandon(ids) => LogAnswer::Abandoned(bounded("giving a claim up", log.on_abandoned(&ids)).await),
+            LogCall::Remember(ids) => LogAnswer::Remembered(bounded("remembering", log.on_handled(&ids)).await),
+            LogCall::Admit(ids) => LogAnswer::Admitted(bounded("claiming", log.admit(&ids)).await),
+        }
+    })
+}
+
+async fn bounded<T>(step: &'static str, asked: impl Future<Output = Result<T, LogError>>) -> Result<T, LogError> {
+    match timeout(LOG_DEADLINE, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(LogError { step, cause: format!("no answer within {LOG_DEADLINE:?}").into() }),
+    }
+}
+
+const LOG_DEADLINE: Duration = Duration::from_secs(30);
