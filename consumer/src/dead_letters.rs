@@ -59,7 +59,7 @@ pub enum DeadLettersError {
     /// The work queue has no parking queue.
     #[error(
         "there is no queue {parking}, where the dead letters of {queue} would wait: give the name of a work queue \
-         (without .dead), or make what it lacks with `broker apply --queue {queue}`"
+         (without .dead), or make what it lacks with `cargo broker apply --queue {queue}`"
     )]
     NoParkingQueue {
         /// The work queue.

@@ -45,7 +45,12 @@ pub struct Program {
 impl Program {
     /// A program of ours, by its name. It sees no `AMQP_URL` but one that the test gives it.
     pub fn new(name: &str) -> Self {
-        Self { path: program(name), args: Vec::new(), env: Vec::new(), stdin: None }
+        Self::at(program(name))
+    }
+
+    /// Any program, such as a shell that runs ours in a pipeline.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), args: Vec::new(), env: Vec::new(), stdin: None }
     }
 
     /// Adds arguments.
@@ -149,6 +154,11 @@ impl Run {
     /// Waits until what it prints satisfies a condition.
     pub async fn stdout_until(&self, deadline: Duration, wanted: &str, holds: impl Fn(&str) -> bool) {
         self.until(&self.stdout, deadline, wanted, holds).await;
+    }
+
+    /// Waits until its messages satisfy a condition.
+    pub async fn stderr_until(&self, deadline: Duration, wanted: &str, holds: impl Fn(&str) -> bool) {
+        self.until(&self.stderr, deadline, wanted, holds).await;
     }
 
     /// Waits until its messages say this.

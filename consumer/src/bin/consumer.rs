@@ -1,3 +1,5 @@
 //! The program `consumer`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    correio_consumer::program::main()
+}

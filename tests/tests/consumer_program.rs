@@ -1,0 +1,343 @@
+//! The program `consumer run`: what it prints and runs, how it stops, and what its exit code says.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use correio_lab::broker::{Login, Node, for_each};
+use correio_message::{Key, MessageId, ShortText};
+use correio_tests::{
+    programs::{Program, Ran, Run, program},
+    work_queues::WorkQueue,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+#[tokio::test]
+async fn each_payload_is_a_line_of_output_and_it_stops_when_nothing_more_comes() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "lines").await;
+        queue.fill_lines(["one", "two", "three"]).await;
+        let ran = run(node, &queue, &["--idle", "1"]).await;
+        assert_eq!(ran.code, Some(0), "{ran}");
+        assert_eq!(sorted(&ran.stdout), ["one", "three", "two"]);
+        assert!(ran.stderr.contains("consuming lines") && ran.stderr.contains("as user consumer"), "{ran}");
+        assert!(ran.stderr.contains("handled 3, duplicate 0, out of order 0, retried 0, dead 0"), "{ran}");
+        assert!(!ran.stderr.contains("consumer:consumer"), "a password is shown: {ran}");
+        assert_eq!(queue.depth().await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_is_appended_to_and_a_line_that_a_crash_cut_is_not_continued() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "file").await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("orders.txt");
+        fs::write(&file, "before\ncu").expect("written");
+        queue.fill_lines(["after"]).await;
+        let ran = run(node, &queue, &["--count", "1", "--output", file.to_str().expect("UTF-8")]).await;
+        assert_eq!(ran.code, Some(0), "{ran}");
+        assert_eq!(fs::read_to_string(&file).expect("read"), "before\ncu\nafter\n");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn json_tells_what_is_known_of_a_message_and_counts_on_stderr() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "json").await;
+        let mut message = queue.message(&b"\xff\n"[..]);
+        message.id = Some(MessageId::new("a-1").expect("an id"));
+        message.message_type = Some(ShortText::new("order.placed").expect("short"));
+        message.key = Some(Key::new("k").expect("a key"));
+        queue.fill([message]).await;
+        let ran = run(node, &queue, &["--json", "--idle", "1"]).await;
+        assert_eq!(ran.code, Some(0), "{ran}");
+        assert_eq!(
+            serde_json::from_str::<Value>(ran.stdout.trim()).expect("one JSON object"),
+            serde_json::json!({
+                "id": "a-1", "type": "order.placed", "key": "k", "origin": "tests", "attempt": 1,
+                "redelivered": false, "payload_base64": "/wo=",
+            })
+        );
+        let summary = ran.stderr.lines().find(|line| line.starts_with("{\"summary\"")).expect("a summary");
+        let summary: Value = serde_json::from_str(summary).expect("JSON");
+        assert_eq!(
+            (&summary["summary"]["counts"]["handled"], &summary["summary"]["ended"]),
+            (&1.into(), &"idle".into())
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_payload_that_is_no_line_is_parked_and_a_replay_with_json_gets_it_out() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "broken-lines").await;
+        queue.fill([queue.message("two\nlines"), queue.message("one line")]).await;
+        let ran = run(node, &queue, &["--idle", "1"]).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), "one line\n"), "{ran}");
+        assert!(ran.stderr.contains("dead 1") && ran.stderr.contains("--json"), "{ran}");
+
+        let url = node.amqp_url(Login::Consumer);
+        let replay = ["dead-letters", "replay", "--from", queue.name(), "--reason", "unreadable"];
+        let replayed = Program::new("consumer").args(replay).env("AMQP_URL", url).finish(PATIENCE).await;
+        assert_eq!((replayed.code, replayed.stdout.as_str()), (Some(0), "replayed 1 (broken-lines)\n"), "{replayed}");
+        let ran = run(node, &queue, &["--json", "--idle", "1"]).await;
+        assert!(ran.stdout.contains("\"payload\":\"two\\nlines\""), "{ran}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_command_gets_the_payload_and_is_tried_again_until_it_ends_with_0() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "command").await;
+        let mut message = queue.message("the payload");
+        message.id = Some(MessageId::new("a-1").expect("an id"));
+        message.message_type = Some(ShortText::new("order.placed").expect("short"));
+        queue.fill([message]).await;
+        let command = "echo \"$CORREIO_ATTEMPT $CORREIO_ID $CORREIO_TYPE ${CORREIO_KEY-none} $(cat)\"; \
+                       test $CORREIO_ATTEMPT -ge 2";
+        let ran = run(node, &queue, &["--count", "1", "--exec", command]).await;
+        assert_eq!(ran.code, Some(0), "{ran}");
+        assert_eq!(ran.stdout, "1 a-1 order.placed none the payload\n2 a-1 order.placed none the payload\n");
+        assert!(ran.stderr.contains("handled 1, duplicate 0, out of order 0, retried 1, dead 0"), "{ran}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_command_that_does_not_read_its_input_has_done_no_wrong() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "unread").await;
+        queue.fill([queue.message(vec![b'x'; 1024 * 1024])]).await;
+        let ran = run(node, &queue, &["--count", "1", "--exec", "true"]).await;
+        assert_eq!(ran.code, Some(0), "{ran}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_command_that_keeps_failing_leaves_a_dead_letter_with_its_last_words() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "failing").await;
+        queue.fill_lines(["x"]).await;
+        let command = "echo no stock left >&2; exit 3";
+        let ran = run(node, &queue, &["--count", "1", "--retries", "0", "--exec", command]).await;
+        assert_eq!(ran.code, Some(1), "{ran}");
+        assert!(ran.stderr.contains("--retries 0: a message that fails once is a dead letter"), "{ran}");
+
+        let list = ["dead-letters", "list", "--from", queue.name()];
+        let url = node.amqp_url(Login::Consumer);
+        let listed = Program::new("consumer").args(list).env("AMQP_URL", url).finish(PATIENCE).await;
+        assert!(listed.stdout.contains("failed after 1 attempt,"), "{listed}");
+        assert!(listed.stdout.contains("the command ended with exit status: 3: no stock left"), "{listed}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn order_by_key_is_kept_although_a_message_fails_in_between() {
+    for_each(async |node| {
+        let queue = WorkQueue::ordered(node, "in-order").await;
+        let messages = (0..30).map(|n| {
+            let mut message = queue.message(format!("{} {n}", n % 3));
+            message.key = Some(Key::new(format!("{}", n % 3)).expect("a key"));
+            message
+        });
+        queue.fill(messages).await;
+        let command = "read -r key n; test $n != 4 || test $CORREIO_ATTEMPT -gt 1 || exit 1; echo $key $n";
+        let ran = run(node, &queue, &["--ordered", "--count", "30", "--exec", command]).await;
+        assert_eq!(ran.code, Some(0), "{ran}");
+        for key in ["0", "1", "2"] {
+            let numbers: Vec<u32> = ran
+                .stdout
+                .lines()
+                .filter_map(|line| line.split_once(' ').filter(|(of, _)| *of == key))
+                .map(|(_, n)| n.parse().expect("a number"))
+                .collect();
+            assert!(numbers.len() == 10 && numbers.is_sorted(), "{key}: {numbers:?}");
+        }
+        assert!(ran.stderr.contains("out of order 0, retried 1"), "{ran}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_signal_lets_what_was_begun_finish() {
+    for_each(async |node| {
+        for (name, signal) in [("term", Signal::SIGTERM), ("int", Signal::SIGINT)] {
+            let queue = WorkQueue::shared(node, &format!("drained-{name}")).await;
+            queue.fill_lines(["begun", "begun", "not begun"]).await;
+            let command = "echo begun >&2; sleep 1; cat";
+            let running = start(node, &queue, &["--concurrency", "2", "--exec", command]);
+            running.stderr_until(PATIENCE, "two begun", |text| text.matches("begun\n").count() >= 2).await;
+            running.signal(signal);
+            let ran = running.finish(PATIENCE).await;
+            assert_eq!(ran.stdout, "begunbegun", "{ran}");
+            assert!(ran.stderr.contains("finishing what was begun"), "{ran}");
+            assert_eq!(queue.depth().await, 1);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_second_signal_stops_at_once_and_kills_the_command_and_the_message_goes_back() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "aborted").await;
+        queue.fill_lines(["x"]).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let late = folder.path().join("late");
+        let command = format!("echo begun >&2; (sleep 3; touch {}) & wait", late.display());
+        let running = start(node, &queue, &["--exec", &command]);
+        running.stderr_says(PATIENCE, "begun\n").await;
+        running.signal(Signal::SIGTERM);
+        running.stderr_says(PATIENCE, "a second signal stops at once").await;
+        let stopped = Instant::now();
+        running.signal(Signal::SIGTERM);
+        let ran = running.finish(PATIENCE).await;
+        assert_eq!(ran.code, Some(1), "{ran}");
+        queue.until_depth(|depth| depth == 1).await;
+        // What the command had started would be done by now.
+        tokio::time::sleep_until((stopped + Duration::from_secs(4)).into()).await;
+        assert!(!late.exists(), "what the command had started went on");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn when_nobody_reads_the_output_any_more_it_stops_and_loses_nothing() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "head").await;
+        let lines: Vec<String> = (0..5_000).map(|n| format!("{n:0>100}")).collect();
+        queue.fill_lines(lines.iter().map(String::as_str)).await;
+        // `--retries 0`: were the closed pipe taken for a failure of a message, it would be a dead letter.
+        let pipeline = format!(
+            "{{ {} run --from {} --retries 0; echo exit $? >&2; }} | head -n 3",
+            program("consumer").display(),
+            queue.name()
+        );
+        let ran = Program::at("/bin/sh")
+            .args(["-c", &pipeline])
+            .env("AMQP_URL", node.amqp_url(Login::Consumer))
+            .finish(PATIENCE)
+            .await;
+        assert_eq!(ran.stdout.lines().count(), 3, "{ran}");
+        assert!(ran.stderr.contains("nobody reads the output any more: stopped"), "{ran}");
+        assert!(ran.stderr.contains("exit 1") && !ran.stderr.contains("panicked"), "{ran}");
+        assert_eq!(queue.dead().await, 0);
+        let handled = handled(&ran);
+        assert!(handled < 5_000);
+        queue.until_depth(|depth| depth == 5_000 - handled).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn when_the_disk_is_full_it_stops_and_loses_nothing() {
+    for_each(async |node| {
+        if !Path::new("/dev/full").exists() {
+            return;
+        }
+        let queue = WorkQueue::shared(node, "full").await;
+        queue.fill_lines(["x", "y"]).await;
+        let ran = run(node, &queue, &["--retries", "0", "--output", "/dev/full"]).await;
+        assert_eq!(ran.code, Some(1), "{ran}");
+        assert!(ran.stderr.contains("No space left on device"), "{ran}");
+        assert_eq!(queue.dead().await, 0);
+        queue.until_depth(|depth| depth == 2).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn wrong_usage_is_exit_code_2_and_names_the_thing_and_the_way_out() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "wrong-usage").await;
+        let cases: [(&[&str], &str); 6] = [
+            (&["--from", "nowhere"], "broker apply --queue nowhere"),
+            (&["--from", queue.name(), "--ordered"], "shared queue"),
+            (&["--from", queue.name(), "--output", "/no/such/folder/file"], "/no/such/folder/file"),
+            (&["--from", queue.name(), "--exec", "true", "--output", "x"], "--exec"),
+            (&["--from", queue.name(), "--idle", "soon"], "soon"),
+            (&[], "--from"),
+        ];
+        for (args, named) in cases {
+            let ran = Program::new("consumer")
+                .args(["run"])
+                .args(args)
+                .env("AMQP_URL", node.amqp_url(Login::Consumer))
+                .finish(PATIENCE)
+                .await;
+            assert_eq!(ran.code, Some(2), "{args:?}: {ran}");
+            assert!(ran.stderr.contains(named) && !ran.stderr.contains("panicked"), "{args:?}: {ran}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_broker_wrong_credentials_and_a_wrong_vhost_are_exit_code_3_and_show_no_password() {
+    for_each(async |node| {
+        let port = node.amqp_address().port();
+        let cases = [
+            ("amqp://consumer:s3cret@127.0.0.1:1/%2f".to_owned(), "no broker answers"),
+            (format!("amqp://consumer:s3cret@127.0.0.1:{port}/%2f"), "login of user"),
+            (format!("amqp://consumer:consumer@127.0.0.1:{port}/s3lsewhere"), "s3lsewhere"),
+        ];
+        for (url, named) in cases {
+            let ran =
+                Program::new("consumer").args(["run", "--from", "orders", "--amqp-url", &url]).finish(PATIENCE).await;
+            assert_eq!(ran.code, Some(3), "{ran}");
+            assert!(ran.stderr.contains(named) && !ran.stderr.contains("s3cret"), "{ran}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_queue_of_somebody_else_is_consumed_and_what_it_lacks_is_said() {
+    for_each(async |node| {
+        node.declare_queue("foreign", correio_lab::broker::QueueKind::Quorum).await.expect("declared");
+        let ran = Program::new("consumer")
+            .args(["run", "--from", "foreign", "--idle", "1"])
+            .env("AMQP_URL", node.amqp_url(Login::Lab))
+            .finish(PATIENCE)
+            .await;
+        assert_eq!(ran.code, Some(0), "{ran}");
+        assert!(ran.stderr.contains("there is no parking queue foreign.dead"), "{ran}");
+    })
+    .await;
+}
+
+async fn run(node: &Node, queue: &WorkQueue<'_>, args: &[&str]) -> Ran {
+    start(node, queue, args).finish(PATIENCE).await
+}
+
+fn start(node: &Node, queue: &WorkQueue<'_>, args: &[&str]) -> Run {
+    Program::new("consumer")
+        .args(["run", "--from", queue.name()])
+        .args(args)
+        .env("AMQP_URL", node.amqp_url(Login::Consumer))
+        .start()
+}
+
+/// What the summary says was handled.
+fn handled(ran: &Ran) -> u64 {
+    let summary = ran.stderr.lines().find_map(|line| line.split_once("handled ")).expect("a summary").1;
+    summary.split(',').next().and_then(|n| n.parse().ok()).expect("a number")
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
