@@ -194,6 +194,10 @@ impl Address {
         &self.user
     }
 
+    pub(crate) fn password(&self) -> &str {
+        &self.password
+    }
+
     /// Where it was taken from.
     #[must_use]
     pub fn source(&self) -> Source {
@@ -215,7 +219,7 @@ impl Address {
     /// The URL *with its password*: for the environment of a child process, never for a person or a log.
     #[must_use]
     pub fn url_with_password(&self) -> String {
-        // The host is encoded too: that is the only way an IPv6 address gets through lapin's parser.
+        // An IPv6 address is encoded rather than bracketed: lapin's own parser takes only that.
         let host = percent_encode(&self.host);
         let (user, password) = (percent_encode(&self.user), percent_encode(&self.password));
         format!("amqp://{user}:{password}@{host}:{}/{}", self.port, percent_encode(&self.vhost))

@@ -21,6 +21,15 @@ pub enum ConnectError {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// Something answers there, and it is no broker, or one that is just starting or stopping.
+    #[error(
+        "the other side at {address} ended the handshake, or does not speak AMQP 0-9-1. Is it the AMQP port (5672; \
+         15672 is the dashboard's, 5671 that of TLS)? A broker that is starting or stopping answers like this too"
+    )]
+    NotAmqp {
+        /// Where.
+        address: String,
+    },
     /// The broker does not know this user with this password.
     #[error(
         "the broker at {address} refuses the login of user “{user}”: check the user and the password in --amqp-url, \
@@ -106,15 +115,33 @@ impl ConnectError {
         match self {
             Self::Credentials { .. } | Self::Vhost { .. } | Self::ShutDown => true,
             Self::Refused { cause, .. } => cause.is_permanent(),
-            Self::NoBroker { .. } | Self::TimedOut { .. } | Self::Closed { .. } => false,
+            Self::NoBroker { .. } | Self::NotAmqp { .. } | Self::TimedOut { .. } | Self::Closed { .. } => false,
         }
     }
 
+    pub(crate) fn no_broker(address: &Address, source: Arc<io::Error>) -> Self {
+        Self::NoBroker { address: address.to_string(), source }
+    }
+
+    pub(crate) fn not_amqp(address: &Address) -> Self {
+        Self::NotAmqp { address: address.to_string() }
+    }
+
     /// What an error of the handshake means.
-    pub(crate) fn of_handshake(error: &lapin::Error, address: &Address) -> Self {
+    pub(crate) fn of_handshake(error: &lapin::Error, address: &Address, connect_timeout: Duration) -> Self {
         let place = address.to_string();
         let cause = match error.kind() {
-            ErrorKind::IOError(source) => return Self::NoBroker { address: place, source: source.clone() },
+            ErrorKind::IOError(source) => {
+                return match source.kind() {
+                    io::ErrorKind::TimedOut => {
+                        Self::TimedOut { step: Step::Connect, after: connect_timeout, address: place }
+                    }
+                    // What lapin makes of an end of the stream before the handshake's.
+                    io::ErrorKind::ConnectionAborted => Self::not_amqp(address),
+                    _ => Self::no_broker(address, source.clone()),
+                };
+            }
+            ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => return Self::not_amqp(address),
             ErrorKind::ProtocolError(_) => ReplyCause::of(error),
             _ => return Self::Closed { address: place, reason: error.to_string() },
         };

@@ -6,13 +6,17 @@
 
 use std::{future::Future, time::Duration};
 
-use deadpool_lapin::{Manager, Object, Pool, PoolError, Runtime, TimeoutType};
-use lapin::ConnectionProperties;
+use deadpool::{
+    Runtime,
+    managed::{Object, Pool, PoolError, TimeoutType},
+};
 use tokio::sync::OnceCell;
 
 use crate::{
     address::Address,
     connect_error::{ConnectError, Step},
+    dial::Dialer,
+    server_version::ServerVersion,
 };
 
 /// What a connection is for. Publishing and consuming never share one: a broker that is short of memory
@@ -49,7 +53,8 @@ pub struct Connections {
     address: Address,
     settings: ConnectionSettings,
     // Made at the first use, which is inside a runtime; `new` may be outside.
-    pool: OnceCell<Pool>,
+    pool: OnceCell<Pool<Dialer>>,
+    server: OnceCell<ServerVersion>,
 }
 
 /// A channel of one's own with the connection it is on.
@@ -59,7 +64,7 @@ pub struct Connections {
 #[doc(hidden)]
 pub struct LeasedChannel {
     channel: lapin::Channel,
-    lease: Option<Object>,
+    lease: Option<Object<Dialer>>,
     address: Address,
     channel_timeout: Duration,
 }
@@ -94,7 +99,7 @@ impl Connections {
     /// Connections to a broker. Nothing is connected yet.
     #[must_use]
     pub fn new(address: Address, settings: ConnectionSettings) -> Self {
-        Self { address, settings, pool: OnceCell::new() }
+        Self { address, settings, pool: OnceCell::new(), server: OnceCell::new() }
     }
 
     /// The broker's address.
@@ -138,23 +143,33 @@ impl Connections {
         }
     }
 
+    /// Which broker this is: asked once, on a short connection of its own that needs no login.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] if nobody answers in time, or not in AMQP 0-9-1.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn server_version(&self) -> Result<&ServerVersion, ConnectError> {
+        self.server.get_or_try_init(|| ServerVersion::ask(&self.address, self.connect_timeout())).await
+    }
+
     /// Lets go of every pooled connection; leased ones end with their lease. Later calls answer
     /// [`ConnectError::ShutDown`].
     pub async fn close(&self) {
         self.pool().await.close();
     }
 
-    async fn pool(&self) -> &Pool {
+    async fn pool(&self) -> &Pool<Dialer> {
         self.pool.get_or_init(|| async { self.make_pool() }).await
     }
 
-    fn make_pool(&self) -> Pool {
-        let heartbeat = self.address.heartbeat().unwrap_or(self.settings.heartbeat).as_secs().clamp(1, 65_535);
-        let url = format!("{}?heartbeat={heartbeat}", self.address.url_with_password());
-        let name = self.settings.name.clone();
-        let properties = move || ConnectionProperties::default().with_connection_name(name.as_str().into());
-        let manager = Manager::new(url, properties, async_rs::Runtime::tokio_current());
-        Pool::builder(manager)
+    fn make_pool(&self) -> Pool<Dialer> {
+        let heartbeat = self.address.heartbeat().unwrap_or(self.settings.heartbeat);
+        let dialer = Dialer::new(&self.address, &self.settings.name, heartbeat, self.connect_timeout());
+        Pool::builder(dialer)
             .max_size(self.settings.at_most.clamp(1, 4))
             .wait_timeout(Some(self.settings.wait_timeout))
             .create_timeout(Some(self.connect_timeout()))
@@ -168,10 +183,10 @@ impl Connections {
         self.address.connect_timeout().unwrap_or(self.settings.connect_timeout)
     }
 
-    fn explain(&self, error: &PoolError) -> ConnectError {
+    fn explain(&self, error: &PoolError<lapin::Error>) -> ConnectError {
         let timed_out = |step, after| ConnectError::TimedOut { step, after, address: self.address.to_string() };
         match error {
-            PoolError::Backend(error) => ConnectError::of_handshake(error, &self.address),
+            PoolError::Backend(error) => ConnectError::of_handshake(error, &self.address, self.connect_timeout()),
             PoolError::Timeout(TimeoutType::Wait) => timed_out(Step::WaitForConnection, self.settings.wait_timeout),
             PoolError::Timeout(TimeoutType::Create) => timed_out(Step::Connect, self.connect_timeout()),
             PoolError::Timeout(TimeoutType::Recycle) => timed_out(Step::Recycle, self.settings.channel_timeout),
@@ -185,7 +200,7 @@ impl Connections {
 
 impl std::fmt::Debug for Connections {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the pool: its manager prints the URL with the password.
+        // Not the pool: its dialer knows the password.
         f.debug_struct("Connections").field("address", &self.address).field("settings", &self.settings).finish()
     }
 }

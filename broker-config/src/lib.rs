@@ -16,10 +16,12 @@ mod connect_error;
 mod connection;
 mod declare;
 pub mod definitions;
+mod dial;
 mod exchange;
 mod item;
 mod queue;
 mod reply;
+mod server_version;
 mod topology;
 #[doc(hidden)]
 pub mod wire;
@@ -36,6 +38,7 @@ pub use exchange::{ExchangeKind, kind_of};
 pub use item::Item;
 pub use queue::{Argument, DeadLettering, Queue};
 pub use reply::{ReplyCause, ReplyScope};
+pub use server_version::ServerVersion;
 pub use topology::{Binding, Topology};
 pub use work_queue::{
     DEFAULT_RETRY_DELAYS, RetryQueue, WorkQueue, WorkQueueError, WorkQueueKind, longest_wait, parking_queue_name,

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use clap::{Args, Parser, Subcommand};
 use correio_broker_config::{
-    ConnectError, ConnectionSettings, Connections, DeclareError, Item, Purpose, Role, Topology, WorkQueue,
+    ConnectError, ConnectionSettings, Connections, DeclareError, Finding, Item, Purpose, Role, Topology, WorkQueue,
     WorkQueueError, apply, check,
     cli::{BrokerArgs, Exit, init_logging, print_error},
     definitions::definitions_json,
@@ -80,6 +80,18 @@ async fn main() -> Exit {
         Err(error) => return failed(&error, Exit::Usage),
     };
     let connections = Connections::new(address, ConnectionSettings::new("broker", "", Purpose::Admin));
+    match connections.server_version().await {
+        Ok(server) => {
+            let _ = writeln!(io::stderr(), "server: {server}");
+            if server.major_minor().is_some_and(|version| version < OLDEST) {
+                let _ = writeln!(
+                    io::stderr(),
+                    "warning: before RabbitMQ 3.10, dead letters can be lost on their way to the parking queue"
+                );
+            }
+        }
+        Err(error) => return no_broker(&error),
+    }
     let exit = match cli.command {
         Command::Apply(_) => apply_to(&connections, &topology, cli.json).await,
         _ => check_on(&connections, &topology, cli.json).await,
@@ -121,19 +133,27 @@ async fn check_on(connections: &Connections, topology: &Topology, as_json: bool)
         Ok(checked) => checked,
         Err(error) => return no_broker(&error.cause),
     };
-    let wrong = checked.iter().filter(|c| c.finding.is_wrong()).count();
-    let exit = if wrong == 0 { Exit::Success } else { Exit::Incomplete };
+    let wrong = checked.iter().any(|c| c.finding.is_wrong());
+    let exit = if wrong { Exit::Incomplete } else { Exit::Success };
     if as_json {
         return print(&format!("{}\n", json!(checked)), exit);
     }
     let lines: String = checked.iter().map(|c| format!("{}: {}\n", c.item, c.finding)).collect();
-    let summary = match wrong {
-        0 => "nothing that AMQP shows differs or is missing\n".to_owned(),
-        n => format!(
-            "{n} of {} items differ or are missing; `cargo broker apply` makes what is missing\n",
-            checked.len()
-        ),
-    };
+    let count = |finding: fn(&Finding) -> bool| checked.iter().filter(|c| finding(&c.finding)).count();
+    let missing = count(|f| *f == Finding::Missing);
+    let differing = count(|f| matches!(f, Finding::Differs { .. }));
+    let same = count(|f| *f == Finding::Same);
+    let mut summary = format!(
+        "{same} same, {differing} differ, {missing} missing, {} not visible\n",
+        checked.len() - same - differing - missing
+    );
+    if missing > 0 {
+        summary += "`broker apply`, called like this, makes what is missing\n";
+    }
+    if differing > 0 {
+        summary +=
+            "what differs cannot be changed over AMQP: delete it when it is empty and apply, or take another name\n";
+    }
     print(&(lines + &summary), exit)
 }
 
@@ -153,6 +173,9 @@ fn print(text: &str, exit: Exit) -> Exit {
         _ => exit,
     }
 }
+
+/// The first RabbitMQ with at-least-once dead-lettering.
+const OLDEST: (u32, u32) = (3, 10);
 
 const EXAMPLES: &str = "\
 Examples:
