@@ -215,11 +215,16 @@ impl<T> Row<T> {
         });
     }
 
+    /// An item that is parked keeps its place; what was delivered counts for more than what was only declared.
     fn fill(&mut self, number: u64, slot: Slot<T>) {
-        self.slots.entry(number).or_insert_with(|| {
-            self.bytes += FILLED_BYTES;
-            slot
-        });
+        match self.slots.get_mut(&number) {
+            None => {
+                self.bytes += FILLED_BYTES;
+                self.slots.insert(number, slot);
+            }
+            Some(void @ Slot::Void) => *void = slot,
+            Some(Slot::Item { .. } | Slot::Unreadable) => {}
+        }
     }
 
     fn unpark(&mut self, number: u64) -> Option<Slot<T>> {

@@ -17,7 +17,7 @@ pub(crate) fn at(n: u64) -> Instant {
 }
 
 /// A stretch of a history's time.
-pub(crate) fn ticks(n: u64) -> Duration {
+pub(crate) const fn ticks(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
