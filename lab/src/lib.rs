@@ -4,8 +4,10 @@
 //!   memory, because nobody else uses it;
 //! - [`faults`]: a TCP proxy between a program and that node that cuts, stalls, swallows and delays;
 //! - [`ledger`]: what was attempted, what the broker confirmed, what was handled, and what that says about the
-//!   guarantees.
+//!   guarantees;
+//! - [`lessons`]: five of them, each without and then with a guarantee.
 
 pub mod broker;
 pub mod faults;
 pub mod ledger;
+pub mod lessons;

@@ -35,5 +35,7 @@ mod watchdog;
 pub use error::LabError;
 pub use named::{Broker, Brokers, for_each, for_each_own, shared_node};
 pub use node::{Login, Node, NodeOptions};
+pub(crate) use ports::free_port;
 pub use queues::QueueKind;
 pub use server::Server;
+pub(crate) use watchdog::MARK;

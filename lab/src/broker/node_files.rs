@@ -60,9 +60,6 @@ impl Files<'_> {
 
     fn definitions(&self) -> Result<String, LabError> {
         let mut definitions = if self.project { project_definitions()? } else { empty_definitions() };
-        if definitions.is_null() {
-            definitions = empty_definitions();
-        }
         let permissions = everywhere(&definitions, Login::Lab);
         append(&mut definitions, "users", vec![user(Login::Lab, self.lab_password)]);
         append(&mut definitions, "permissions", permissions);
@@ -101,13 +98,17 @@ fn append(definitions: &mut Value, list: &str, items: Vec<Value>) {
 }
 
 fn project_configuration(project: bool) -> &'static str {
-    if project { "raft.wal_max_size_bytes = 64000000\n" } else { "raft.wal_max_size_bytes = 64000000\n" }
+    if project {
+        include_str!("../../../broker-config/rabbitmq/rabbitmq.conf")
+    } else {
+        "raft.wal_max_size_bytes = 64000000\n"
+    }
 }
 
 fn project_definitions() -> Result<Value, LabError> {
-    let text = "null";
+    let text = include_str!("../../../broker-config/rabbitmq/definitions.json");
     serde_json::from_str(text).map_err(|error| LabError::Unreadable {
-        step: "broker-config/rabbitmq/definitions.json".to_owned(),
+        step: "reading broker-config/rabbitmq/definitions.json".to_owned(),
         answer: error.to_string(),
     })
 }

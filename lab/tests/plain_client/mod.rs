@@ -63,4 +63,4 @@ pub async fn close(connection: Connection) {
     let _ = timeout(PATIENCE, connection.close(200, "done".into())).await;
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);

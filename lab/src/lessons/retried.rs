@@ -1,0 +1,81 @@
+//! Retried: some messages fail once, one fails always.
+
+use super::{
+    Act, Half, LessonError,
+    account::Account,
+    command::{CommandLine, Input},
+    evidence::{Dead, Sent},
+    stage::Stage,
+};
+
+/// Messages that no number of retries helps.
+pub(crate) const HOPELESS: u64 = 1;
+
+pub(crate) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Half, LessonError> {
+    let mut account = Account::default();
+    let send = CommandLine::producer("send --to orders --json --unsent unsent.ndjson").and(stage.pace());
+    let send = send.reading(Input::Seq { first: 1, last: SENT });
+    let lines = send.input.lines().unwrap_or_default();
+    account.attempted(&lines);
+    let ended = stage.run(&send, &[0]).await?;
+    account.sent(&Sent::read(&lines, &ended, &stage.path("unsent.ndjson"))?);
+
+    stage.show.look(if guarded {
+        "Queues: orders.retry.1s 11, then .2s, .4s, .8s, .16s one each; at the end orders.dead, Ready 1"
+    } else {
+        "Queues, orders.dead: Ready 11"
+    });
+    let run = CommandLine::consumer("run --from orders").and(setting(guarded)).exec(&worker(stage)).and("--idle 1");
+    stage.command(&run);
+    // 1: some are dead letters, which is the lesson.
+    stage.run(&run, &[1]).await?;
+    account.handled(stage.written("handled")?);
+    account.handled(stage.drain("orders").await?);
+
+    let list = CommandLine::consumer("dead-letters list --from orders");
+    account.dead(Dead::read(&stage.run(&list.clone().and("--json"), &[0]).await?)?);
+    let figures = account.figures();
+    stage.show.line(format!("            → handled {}, dead letters {}", figures.handled, figures.dead));
+    stage.show.hold().await;
+    if guarded {
+        show_dead(stage, &list).await?;
+    }
+    stage.node.purge("orders.dead").await?;
+    Ok(Half {
+        lesson: "retried",
+        guarded,
+        setting: setting(guarded),
+        done: if guarded { "tried again after 1, 2, 4, 8, 16 s" } else { "10 failed once, 1 always" },
+        acts: vec![Act { name: "handlers fail", figures }],
+    })
+}
+
+fn setting(guarded: bool) -> &'static str {
+    if guarded { "--retries 5" } else { "--retries 0" }
+}
+
+/// A handler that fails once for ten numbers, which leave a mark, and always for one.
+fn worker(stage: &Stage<'_>) -> String {
+    let mut chosen = stage.choices().numbers(FAIL_ONCE + 1, SENT);
+    let always = chosen.pop().unwrap_or(1);
+    chosen.sort_unstable();
+    let once = chosen.iter().map(u64::to_string).collect::<Vec<_>>().join("|");
+    format!(
+        "read n; case $n in {always}) echo not for sale >&2; exit 1;; {once}) mkdir tried-$n 2>/dev/null && exit 1;; esac; \
+         echo $n >> handled"
+    )
+}
+
+/// What is parked can be looked at, and sent again.
+async fn show_dead(stage: &Stage<'_>, list: &CommandLine) -> Result<(), LessonError> {
+    let listed = stage.run(list, &[0]).await?;
+    stage.show.line(format!("       what is parked:  {list}"));
+    for line in listed.stdout.lines() {
+        stage.show.line(format!("            {line}"));
+    }
+    stage.show.line("       again, when its cause is gone:  cargo consumer dead-letters replay --from orders");
+    Ok(())
+}
+
+const SENT: u64 = 100;
+const FAIL_ONCE: usize = 10;

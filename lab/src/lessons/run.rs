@@ -1,0 +1,150 @@
+//! The run: a node, the lessons on it one after another, the table.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use uuid::Uuid;
+
+use super::{
+    Broken, Choices, DemoArgs, Half, Lesson, LessonError, Programs, judge, show::Show, stage::Stage, table,
+};
+use crate::broker::{Login, Node, NodeOptions};
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// Every half showed what it is there to show.
+    AsPromised,
+    /// One did not; the output says which.
+    Broken,
+    /// Somebody stopped it.
+    Stopped,
+}
+
+/// Runs the lessons on a private node and prints what they show. Neither the node nor a program is left behind.
+///
+/// # Errors
+///
+/// [`LessonError`] when a lesson could not be held: no broker to be had, a program not built, a condition that did not
+/// come about.
+///
+/// # Cancel safety
+///
+/// Cancel safe: the node and all programs are ended.
+pub async fn run(args: DemoArgs) -> Result<Ran, LessonError> {
+    let show = Show::new(args.json, args.watch);
+    let prepared = async {
+        let programs = Programs::ready().await?;
+        let options = NodeOptions { with_project_files: true, dashboard: true, ..NodeOptions::default() };
+        Ok::<_, LessonError>((programs, Node::start(options).await?))
+    };
+    let (programs, node) = tokio::select! {
+        prepared = prepared => prepared?,
+        () = asked_to_stop() => return Ok(Ran::Stopped),
+    };
+    // On the heap: it is the whole course.
+    let lessons = Box::pin(hold_lessons(&args, &node, &programs, &show));
+    let mut ran = tokio::select! {
+        ran = lessons => ran,
+        () = asked_to_stop() => Ok(Ran::Stopped),
+    };
+    if args.stay && !matches!(ran, Ok(Ran::Stopped)) {
+        if let Err(error) = &ran {
+            show.line(format!("{error}"));
+        }
+        show.line(format!("The node stays until Ctrl-C: {}", whereabouts(&node)));
+        asked_to_stop().await;
+    }
+    let closed = node.close().await;
+    if ran.is_ok()
+        && let Err(error) = closed
+    {
+        ran = Err(error.into());
+    }
+    ran
+}
+
+async fn hold_lessons(args: &DemoArgs, node: &Node, programs: &Programs, show: &Show) -> Result<Ran, LessonError> {
+    // Short enough to be typed.
+    let seed = args.seed.unwrap_or_else(|| Uuid::now_v7().as_u128() as u64 % 1_000_000);
+    let lessons = if args.lessons.is_empty() { Lesson::ALL.to_vec() } else { args.lessons.clone() };
+    let started = Instant::now();
+    show.line(format!("RabbitMQ {}, seed {seed}. A private node: {}", node.version(), whereabouts(node)));
+    show.line("Repeat any line below against it (--stay), or against one of `cargo demo broker` or `docker compose up -d`.");
+    let (mut halves, mut broken) = (Vec::new(), Vec::new());
+    for (number, lesson) in lessons.iter().enumerate() {
+        show.line(format!("\n{}. {}", number + 1, lesson.name().to_uppercase()));
+        lesson.story().iter().for_each(|sentence| show.line(format!("   {sentence}")));
+        for guarded in [false, true] {
+            show.line(if guarded { "   with the guarantee" } else { "   without" });
+            let name = format!("{}-{}", number + 1, if guarded { "with" } else { "without" });
+            let stage = Stage::new(node, programs, show, Choices::new(seed, lesson.name()), &name)?;
+            let half = lesson.half(&stage, guarded).await?;
+            let wrong = judge(&half, lesson.damage());
+            wrong.iter().for_each(|wrong| show.line(format!("       NOT AS PROMISED: {wrong}")));
+            show.object(&object(&half, &wrong));
+            broken.extend(wrong);
+            halves.push(half);
+        }
+    }
+    let took = started.elapsed();
+    show.line(format!("\n{}", table(&halves)));
+    show.object(&summary(node, seed, took, &halves, &broken));
+    show.line(verdict(&broken, took));
+    Ok(if broken.is_empty() { Ran::AsPromised } else { Ran::Broken })
+}
+
+fn object(half: &Half, wrong: &[Broken]) -> serde_json::Value {
+    json!({ "half": half, "figures": half.figures(), "not_as_promised": said(wrong) })
+}
+
+fn summary(node: &Node, seed: u64, took: Duration, halves: &[Half], broken: &[Broken]) -> serde_json::Value {
+    let rows: Vec<_> = halves
+        .iter()
+        .map(|half| {
+            json!({
+                "lesson": half.lesson, "half": half.setting, "guarded": half.guarded, "figures": half.figures(),
+                "done": half.done,
+            })
+        })
+        .collect();
+    json!({
+        "broker": node.version(), "seed": seed, "seconds": took.as_secs_f64(), "table": rows,
+        "not_as_promised": said(broken),
+    })
+}
+
+fn said(broken: &[Broken]) -> Vec<String> {
+    broken.iter().map(ToString::to_string).collect()
+}
+
+fn verdict(broken: &[Broken], took: Duration) -> String {
+    let took = took.as_secs();
+    if broken.is_empty() {
+        return format!("Each fault did its damage, and with the guarantee none. {took} s.");
+    }
+    let mut text = format!("NOT AS PROMISED, {} time(s), after {took} s:", broken.len());
+    for broken in broken {
+        text.push_str(&format!("\n  {broken}"));
+    }
+    text
+}
+
+fn whereabouts(node: &Node) -> String {
+    let student = Login::Student.name();
+    let dashboard = node
+        .management_url()
+        .map(|url| format!("; dashboard {url} (login {student}, password {})", node.password(Login::Student)))
+        .unwrap_or_default();
+    format!("AMQP_URL=amqp://{}{dashboard}", node.amqp_address())
+}
+
+/// Ctrl-C, or the SIGTERM of whoever runs us.
+async fn asked_to_stop() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+}
