@@ -1,5 +1,6 @@
 //! What the tests of the whole kit share.
 
+pub mod consuming;
 pub mod programs;
 pub mod queues;
 pub mod scale;
