@@ -8,9 +8,8 @@ use std::{
 use correio_message::{Destination, Message, Route, ShortText};
 use correio_producer::{Address, Outcome, Producer, ProducerSettings, Receipt, fresh_id};
 use lapin::{
-    BasicProperties, Confirmation, Connection, ConnectionProperties,
+    BasicProperties, Confirmation, Connection, ConnectionProperties, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions},
-    publisher_confirm::PublisherConfirm,
     types::{AMQPValue, FieldTable, ShortString},
 };
 

@@ -102,10 +102,12 @@ impl PublishingChannel {
         let mut lease = Some(first);
         while let Some(leased) = lease.take() {
             let channel = leased.channel();
-            let end = match timeout(STEP_DEADLINE, channel.confirm_select(ConfirmSelectOptions::default())).await {
-                Ok(Ok(())) => self.serve(channel).await,
-                Ok(Err(error)) => End::Lost(Fault::of(&error)),
-                Err(_) => End::Lost(Fault::Silent("confirm.select")),
+            let selecting = timeout(STEP_DEADLINE, channel.confirm_select(ConfirmSelectOptions::default()));
+            let end = match self.meanwhile(selecting).await {
+                Some(Ok(Ok(()))) => self.serve(channel).await,
+                Some(Ok(Err(error))) => End::Lost(Fault::of(&error)),
+                Some(Err(_)) => End::Lost(Fault::Silent("confirm.select")),
+                None => End::Lost(Fault::Closing),
             };
             let fault = match end {
                 End::Finished => {
@@ -126,7 +128,7 @@ impl PublishingChannel {
             if self.give_up.is_cancelled() || self.is_done() {
                 break;
             }
-            lease = self.reconnect().await;
+            lease = self.meanwhile(Box::pin(next_channel(self.connections.clone()))).await;
             one(&self.counters.reconnected);
         }
         self.end_all();
@@ -261,9 +263,10 @@ impl PublishingChannel {
         self.pronounce();
     }
 
-    /// Tries until there is a channel, and lets deadlines pass meanwhile. `None`: given up, or nothing is left to do.
-    async fn reconnect(&mut self) -> Option<LeasedChannel> {
-        let mut reconnecting = std::pin::pin!(next_channel(self.connections.clone()));
+    /// Waits for something while no channel is served: takes what callers hand in, as far as there is room, and lets
+    /// deadlines pass. `None`: given up, or nothing is left to do.
+    async fn meanwhile<T>(&mut self, awaited: impl Future<Output = T>) -> Option<T> {
+        let mut awaited = std::pin::pin!(awaited);
         loop {
             self.pronounce();
             if self.is_done() {
@@ -272,7 +275,7 @@ impl PublishingChannel {
             let deadline = self.next_deadline();
             let wants_more = self.queue.len() < self.queue_limit && !self.no_more;
             tokio::select! {
-                channel = &mut reconnecting => return Some(channel),
+                come = &mut awaited => return Some(come),
                 more = receive(&mut self.submissions, &mut self.queue, self.queue_limit), if wants_more => {
                     self.no_more = !more;
                 }

@@ -1,7 +1,10 @@
 //! `cargo run --release --bin bench`: our speed beside peers, on a private broker, as a table of ratios.
 
-use correio_bench::{Error, Load, confirmed, table::{Row, Table}};
 use clap::Parser;
+use correio_bench::{
+    Error, Load, confirmed,
+    table::{Row, Table},
+};
 use correio_lab::broker::{Login, Node, NodeOptions, QueueKind};
 
 /// Measures confirmed publishing to a quorum queue beside lapin used plainly; the ways run in turn.
@@ -33,7 +36,11 @@ async fn main() -> Result<(), Error> {
     let url = node.amqp_url(Login::Lab);
     println!(
         "RabbitMQ {}: {} messages of {} bytes a run, persistent, quorum queue, mandatory, window {}; {} runs each, in turn",
-        node.version(), load.messages, load.size, load.window, args.runs
+        node.version(),
+        load.messages,
+        load.size,
+        load.window,
+        args.runs
     );
     let mut plain = Row { name: "lapin, each basic_publish awaited", rates: Vec::new() };
     let mut ours = Row { name: "correio submit", rates: Vec::new() };
@@ -48,7 +55,9 @@ async fn main() -> Result<(), Error> {
         let routable = node.purge(QUEUE).await?;
         wrong += our_ends.wrong + tenth_ends.wrong;
         if plain_ends.confirmed != load.messages || our_ends.confirmed != on_queue || tenth_ends.confirmed != routable {
-            return Err(format!("counts differ: {plain_ends:?} {our_ends:?} {on_queue} {tenth_ends:?} {routable}").into());
+            return Err(
+                format!("counts differ: {plain_ends:?} {our_ends:?} {on_queue} {tenth_ends:?} {routable}").into()
+            );
         }
         // The first warms up the broker and is not counted.
         if run > 0 {

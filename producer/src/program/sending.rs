@@ -185,12 +185,12 @@ fn ended(sent: Sent, report: &mut Report, keeper: Option<&mut Keeper>) -> Result
 /// An answer that every further line would get too: the broker's reply codes 403 and 404.
 fn hopeless(outcome: &Outcome) -> Option<String> {
     match outcome {
-        Outcome::Unroutable { reason } if reason.starts_with("404") => Some(format!(
-            "{reason}: `broker apply` makes our exchanges, and --exchange wants one that is there"
-        )),
-        Outcome::Refused { reason } if reason.starts_with("403") => Some(format!(
-            "{reason}: the user in --amqp-url or AMQP_URL lacks the right to write there"
-        )),
+        Outcome::Unroutable { reason } if reason.starts_with("404") => {
+            Some(format!("{reason}: `broker apply` makes our exchanges, and --exchange wants one that is there"))
+        }
+        Outcome::Refused { reason } if reason.starts_with("403") => {
+            Some(format!("{reason}: the user in --amqp-url or AMQP_URL lacks the right to write there"))
+        }
         _ => None,
     }
 }
