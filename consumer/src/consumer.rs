@@ -25,7 +25,7 @@ use crate::{
     pipeline::{Pipeline, Rules},
     processing::{Acknowledgement, Processing},
     startup::{self, Company, Startup},
-    subscription::{Over, Subscription},
+    subscription::{Frames, Over, Subscription},
     work::Work,
 };
 
@@ -156,7 +156,7 @@ impl Consumer {
             company,
             stop_after_count: settings.stop_after_count,
             handlers: Arc::clone(&self.handlers),
-            stopping: CancellationToken::new(),
+            stopping: stop.child_token(),
             jitter: random,
         };
         Subscription {
@@ -166,6 +166,7 @@ impl Consumer {
             drain_deadline: settings.drain_deadline,
             stop,
             failure: None,
+            frames: Frames::default(),
         }
     }
 

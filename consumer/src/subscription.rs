@@ -28,6 +28,8 @@ pub(crate) struct Subscription {
     pub(crate) stop: CancellationToken,
     /// What the pipeline wants to end with.
     pub(crate) failure: Option<ConsumeError>,
+    /// What is on its way to the socket of the channel that is served.
+    pub(crate) frames: Frames,
 }
 
 /// Why a channel is not served any longer.
@@ -46,24 +48,23 @@ pub(crate) enum Over {
 impl Subscription {
     /// Serves a channel until it is over. Nothing of an earlier one is at work.
     pub(crate) async fn serve<L: Link>(&mut self, link: &mut L) -> Over {
-        let mut frames = Frames::default();
         let mut active_at = Instant::now();
         self.pipeline.on_subscribed(active_at.into_std());
-        let over = loop {
+        loop {
             let now = Moment::now();
             self.pipeline.on_deadline(now);
-            if let Some(over) = self.carry_out(link, &mut frames, now) {
-                break over;
+            if let Some(over) = self.carry_out(link, now) {
+                return over;
             }
             if self.pipeline.has_reached_its_count() {
-                break Over::Stopping(Ended::CountReached);
+                return Over::Stopping(Ended::CountReached);
             }
             let idle_at = self.idle_at(active_at);
             let wake = self.pipeline.next_deadline().map(Instant::from_std).into_iter().chain(idle_at).min();
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => break Over::Stopping(Ended::Stopped),
-                sent = frames.next() => if let Err(cause) = sent { break Over::Lost(cause) },
+                () = self.stop.cancelled() => return Over::Stopping(Ended::Stopped),
+                sent = self.frames.next() => if let Err(cause) = sent { return Over::Lost(cause) },
                 done = self.work.next() => {
                     active_at = Instant::now();
                     self.on_done(done);
@@ -72,20 +73,18 @@ impl Subscription {
                     active_at = Instant::now();
                     match delivery {
                         Some(Ok(delivery)) => self.pipeline.on_delivery(delivery, Moment::now()),
-                        Some(Err(cause)) => break Over::Lost(cause),
-                        None => break Over::Lost("the broker ended the subscription: is the queue gone?".to_owned()),
+                        Some(Err(cause)) => return Over::Lost(cause),
+                        None => return Over::Lost("the broker ended the subscription: is the queue gone?".to_owned()),
                     }
                     self.take_what_is_ready(link);
                 }
                 () = until(wake) => {
                     if idle_at.is_some_and(|at| at <= Instant::now()) {
-                        break Over::Stopping(Ended::Idle);
+                        return Over::Stopping(Ended::Idle);
                     }
                 }
             }
-        };
-        self.pipeline.count_lost_acks(frames.unanswered());
-        over
+        }
     }
 
     /// When the wait for anything to come is over.
@@ -125,7 +124,7 @@ impl Subscription {
     }
 
     /// Carries out what the pipeline asks for, until it asks for nothing.
-    fn carry_out<L: Link>(&mut self, link: &L, frames: &mut Frames, now: Moment) -> Option<Over> {
+    fn carry_out<L: Link>(&mut self, link: &L, now: Moment) -> Option<Over> {
         let mut over = None;
         loop {
             self.pipeline.advance(now);
@@ -136,7 +135,7 @@ impl Subscription {
                     Effect::Handle { ticket, handler, context } => self.work.handle(ticket, handler, context),
                     Effect::Publish { ticket, copy } => self.work.publish(ticket, copy),
                     Effect::GiveBack { tag } => {
-                        frames.put(link.give_back(tag), 0);
+                        self.frames.put(link.give_back(tag), 0);
                         self.pipeline.on_given_back(tag);
                     }
                     Effect::CloseChannel => over = over.or(Some(Over::Closing)),
@@ -158,15 +157,15 @@ impl Subscription {
                 break;
             }
         }
-        self.acknowledge(link, frames, now, self.pipeline.is_empty());
+        self.acknowledge(link, now, self.pipeline.is_empty());
         over
     }
 
-    fn acknowledge<L: Link>(&mut self, link: &L, frames: &mut Frames, now: Moment, all: bool) {
+    fn acknowledge<L: Link>(&mut self, link: &L, now: Moment, all: bool) {
         let (acks, covered) = self.pipeline.take_acks(now.at, all);
         if !acks.is_empty() {
             let acks = acks.into_iter().map(|ack| link.ack(ack));
-            frames.put(Box::pin(try_join_all(acks).map(|sent| sent.map(drop))), covered);
+            self.frames.put(Box::pin(try_join_all(acks).map(|sent| sent.map(drop))), covered);
         }
     }
 
@@ -175,7 +174,7 @@ impl Subscription {
         loop {
             let now = Moment::now();
             self.pipeline.on_deadline(now);
-            let _ = self.carry_out(&NoLink, &mut Frames::default(), now);
+            let _ = self.carry_out(&NoLink, now);
             if wanted(&self.pipeline) {
                 return;
             }
@@ -191,7 +190,7 @@ impl Subscription {
     /// The channel is gone: waits for what was at work on it, so that a message that comes again finds its first handling
     /// ended. Handlers end by their own deadline; one that blocks its thread past it is left behind.
     pub(crate) async fn on_lost(&mut self, handler_deadline: Duration) {
-        self.pipeline.on_channel_lost();
+        self.leave_the_channel();
         let (stop, drain_deadline) = (self.stop.clone(), self.drain_deadline);
         let stopped = async {
             stop.cancelled().await;
@@ -206,6 +205,11 @@ impl Subscription {
         self.abort_handlers().await;
     }
 
+    fn leave_the_channel(&mut self) {
+        self.pipeline.count_lost_acks(std::mem::take(&mut self.frames).unanswered());
+        self.pipeline.on_channel_lost();
+    }
+
     async fn abort_handlers(&mut self) {
         for done in self.work.abort_handlers(Instant::now() + GRACE).await {
             self.on_done(done);
@@ -216,25 +220,24 @@ impl Subscription {
     /// Bounded by the drain deadline and a little more for the last frames.
     pub(crate) async fn drain<L: Link>(&mut self, mut link: L, ordered: bool) {
         let until_then = Instant::now() + self.drain_deadline;
-        let mut frames = Frames::default();
         self.pipeline.on_stopping();
         // An ordered subscription is never cancelled: with unsettled deliveries that reorders the queue. What it still
         // delivers stays unread and goes back with the channel.
         let mut is_open = !ordered;
         if is_open {
-            frames.put(link.cancel(), 0);
+            self.frames.put(link.cancel(), 0);
         }
         let lost = loop {
             let now = Moment::now();
             self.pipeline.on_deadline(now);
-            let _ = self.carry_out(&link, &mut frames, now);
+            let _ = self.carry_out(&link, now);
             if self.pipeline.is_drained() && !is_open {
                 break None;
             }
             let wake = self.pipeline.next_deadline().map(Instant::from_std);
             tokio::select! {
                 biased;
-                sent = frames.next() => if let Err(cause) = sent { break Some(cause) },
+                sent = self.frames.next() => if let Err(cause) = sent { break Some(cause) },
                 delivery = link.next(), if is_open => match delivery {
                     Some(Ok(delivery)) => self.pipeline.on_delivery(delivery, Moment::now()),
                     Some(Err(cause)) => break Some(cause),
@@ -247,30 +250,30 @@ impl Subscription {
         };
         if let Some(cause) = lost {
             tracing::warn!(cause, "the channel was lost while stopping: what is finished now comes again");
-            self.pipeline.count_lost_acks(frames.unanswered());
+            drop(link);
             self.drain_without_channel(until_then).await;
             return;
         }
         self.abort_handlers().await;
         self.pipeline.on_drain_over();
         let now = Moment::now();
-        let _ = self.carry_out(&link, &mut frames, now);
-        self.acknowledge(&link, &mut frames, now, true);
+        let _ = self.carry_out(&link, now);
+        self.acknowledge(&link, now, true);
         let last = Instant::now() + GRACE;
-        while !frames.is_empty() {
+        while !self.frames.is_empty() {
             tokio::select! {
-                sent = frames.next() => if sent.is_err() { break },
+                sent = self.frames.next() => if sent.is_err() { break },
                 () = sleep_until(last) => break,
             }
         }
-        self.pipeline.count_lost_acks(frames.unanswered());
+        self.pipeline.count_lost_acks(std::mem::take(&mut self.frames).unanswered());
         link.close().await;
         self.leave_the_log().await;
     }
 
     /// Stops while there is no channel: finishes what was begun, and remembers it.
     pub(crate) async fn drain_without_channel(&mut self, until_then: Instant) {
-        self.pipeline.on_channel_lost();
+        self.leave_the_channel();
         self.pipeline.on_stopping();
         // Past the deadline, what is not finished is stopped.
         let _ = timeout_at(until_then, self.without_channel_until(Pipeline::is_drained)).await;
@@ -295,7 +298,7 @@ impl Moment {
 
 /// Frames that are on their way to the socket, and how many messages each batch of acknowledgements stands for.
 #[derive(Default)]
-struct Frames {
+pub(crate) struct Frames {
     sending: FuturesUnordered<Pin<Box<dyn Future<Output = (Result<(), String>, usize)> + Send>>>,
     covered: usize,
 }
@@ -372,4 +375,7 @@ async fn until(wake: Option<Instant>) {
 /// How many deliveries are taken in one turn of the loop.
 const BATCH: usize = 64;
 /// What is left for last frames and for handlers that are being stopped.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
+
+#[cfg(test)]
+mod tests;

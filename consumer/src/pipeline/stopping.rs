@@ -15,6 +15,7 @@ impl Pipeline {
             return;
         }
         self.stopping = true;
+        self.rules.stopping.cancel();
         if self.rules.acknowledgement == Acknowledgement::OnDelivery {
             return;
         }
