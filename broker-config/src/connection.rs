@@ -156,10 +156,25 @@ impl Connections {
         self.server.get_or_try_init(|| ServerVersion::ask(&self.address, self.connect_timeout())).await
     }
 
-    /// Lets go of every pooled connection; leased ones end with their lease. Later calls answer
-    /// [`ConnectError::ShutDown`].
+    /// Closes every pooled connection politely, each within the channel timeout; leased ones end with their lease.
+    /// Later calls answer [`ConnectError::ShutDown`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled, the connections end all the same, without waiting.
     pub async fn close(&self) {
-        self.pool().await.close();
+        let pool = self.pool().await;
+        // Before closing the pool, which would drop them without a word to the broker.
+        let idle = pool.retain(|_, _| false).removed;
+        pool.close();
+        for connection in idle {
+            let closing = connection.close(REPLY_SUCCESS, "OK".into());
+            if let Err(error) =
+                bounded(Step::CloseConnection, self.settings.channel_timeout, &self.address, closing).await
+            {
+                tracing::debug!(%error, "a connection that was given up anyway");
+            }
+        }
     }
 
     async fn pool(&self) -> &Pool<Dialer> {
