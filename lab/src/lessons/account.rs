@@ -68,7 +68,8 @@ impl Account {
     pub(crate) fn figures(&self) -> Figures {
         let seen: BTreeSet<&str> = self.handled.iter().map(|handled| handled.payload.as_str()).collect();
         let dead: BTreeSet<&str> = self.dead.iter().map(String::as_str).collect();
-        let accounted = |line: &String| seen.contains(line.as_str()) || dead.contains(line.as_str()) || self.told.contains(line);
+        let accounted =
+            |line: &String| seen.contains(line.as_str()) || dead.contains(line.as_str()) || self.told.contains(line);
         let missing = self.attempted.iter().filter(|line| !accounted(line)).count() as u64;
         Figures {
             sent: self.attempted.len() as u64,
@@ -112,7 +113,8 @@ mod tests {
         account.handled(handled(&["1", "2", "2"]));
         account.dead(vec![Dead { payload: "3".to_owned() }]);
         let figures = account.figures();
-        let expected = Figures { sent: 5, confirmed: Some(4), told: 1, handled: 3, lost: 1, doubled: 1, dead: 1, out_of_order: 0 };
+        let expected =
+            Figures { sent: 5, confirmed: Some(4), told: 1, handled: 3, lost: 1, doubled: 1, dead: 1, out_of_order: 0 };
         assert_eq!(figures, expected);
     }
 

@@ -76,7 +76,12 @@ impl Input {
             Self::Nothing => None,
             Self::Seq { first, last } => Some((*first..=*last).map(|n| format!("{n}\n")).collect()),
             Self::Flights { first, last } => Some(
-                FLIGHTS.lines().skip(first - 1).take(last + 1 - first).flat_map(|line| [line, "\n"]).collect::<String>(),
+                FLIGHTS
+                    .lines()
+                    .skip(first - 1)
+                    .take(last + 1 - first)
+                    .flat_map(|line| [line, "\n"])
+                    .collect::<String>(),
             ),
         }
     }

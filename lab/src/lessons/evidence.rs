@@ -62,11 +62,12 @@ impl Sent {
 
     fn of(lines: &str, stdout: &str, kept: &str) -> Result<Self, LessonError> {
         let summary: Summary = parse("the producer's summary", stdout)?;
-        let told: Vec<String> =
-            kept.lines().map(|line| Ok(parse::<Kept>("a line of --unsent", line)?.payload)).collect::<Result<_, LessonError>>()?;
+        let told: Vec<String> = kept
+            .lines()
+            .map(|line| Ok(parse::<Kept>("a line of --unsent", line)?.payload))
+            .collect::<Result<_, LessonError>>()?;
         let without: BTreeSet<&str> = told.iter().map(String::as_str).collect();
-        let confirmed: Vec<String> =
-            lines.lines().filter(|line| !without.contains(line)).map(str::to_owned).collect();
+        let confirmed: Vec<String> = lines.lines().filter(|line| !without.contains(line)).map(str::to_owned).collect();
         if confirmed.len() as u64 != summary.confirmed {
             let why = format!(
                 "it says that {} lines are confirmed, and of {} it kept {}",

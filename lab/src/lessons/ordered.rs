@@ -58,7 +58,8 @@ fn flights(first: usize, last: usize) -> (Input, String, Account) {
 async fn send(stage: &Stage<'_>, guarded: bool, flights: (Input, String, Account)) -> Result<Account, LessonError> {
     let (input, lines, mut account) = flights;
     let unsent = format!("unsent-{}.ndjson", account.figures().sent);
-    let send = CommandLine::producer(&format!("send --to {} --key-field origin --json --unsent {unsent}", queue(guarded)));
+    let send =
+        CommandLine::producer(&format!("send --to {} --key-field origin --json --unsent {unsent}", queue(guarded)));
     let send = send.reading(input);
     stage.command(&send);
     let ended = stage.run(&send, &[0]).await?;
@@ -69,10 +70,9 @@ async fn send(stage: &Stage<'_>, guarded: bool, flights: (Input, String, Account
 fn act(stage: &Stage<'_>, name: &'static str, guard: Option<&str>, account: &Account) -> Act {
     let figures = account.figures();
     let by = guard.map(|guard| format!(", by {guard}")).unwrap_or_default();
-    stage.show.line(format!(
-        "            → {name}: {} handled, {} out of order{by}",
-        figures.handled, figures.out_of_order
-    ));
+    stage
+        .show
+        .line(format!("            → {name}: {} handled, {} out of order{by}", figures.handled, figures.out_of_order));
     Act { name, figures }
 }
 

@@ -6,9 +6,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
-use super::{
-    Broken, Choices, DemoArgs, Half, Lesson, LessonError, Programs, judge, show::Show, stage::Stage, table,
-};
+use super::{Broken, Choices, DemoArgs, Half, Lesson, LessonError, Programs, judge, show::Show, stage::Stage, table};
 use crate::broker::{Login, Node, NodeOptions};
 
 /// How a run ended.
@@ -71,7 +69,9 @@ async fn hold_lessons(args: &DemoArgs, node: &Node, programs: &Programs, show: &
     let lessons = if args.lessons.is_empty() { Lesson::ALL.to_vec() } else { args.lessons.clone() };
     let started = Instant::now();
     show.line(format!("RabbitMQ {}, seed {seed}. A private node: {}", node.version(), whereabouts(node)));
-    show.line("Repeat any line below against it (--stay), or against one of `cargo demo broker` or `docker compose up -d`.");
+    show.line(
+        "Repeat any line below against it (--stay), or against one of `cargo demo broker` or `docker compose up -d`.",
+    );
     let (mut halves, mut broken) = (Vec::new(), Vec::new());
     for (number, lesson) in lessons.iter().enumerate() {
         show.line(format!("\n{}. {}", number + 1, lesson.name().to_uppercase()));

@@ -122,11 +122,6 @@ impl Ended {
         let ended = self.status.to_string();
         Err(LessonError::Program { command: self.command, ended, said: last_words(&self.stderr) })
     }
-
-    /// Its exit code; -1 when a signal ended it.
-    pub(crate) fn code(&self) -> i32 {
-        self.status.code().unwrap_or(-1)
-    }
 }
 
 fn last_words(stderr: &str) -> String {

@@ -10,7 +10,8 @@ pub(super) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonE
     });
     let mut account = send(stage, guarded, flights(1, 400)).await?;
     // The first flight of each airport fails, once.
-    let run = consumer(guarded).exec("mkdir first-$CORREIO_KEY 2>/dev/null && exit 1; read -r f; echo \"$f\" >> handled");
+    let run =
+        consumer(guarded).exec("mkdir first-$CORREIO_KEY 2>/dev/null && exit 1; read -r f; echo \"$f\" >> handled");
     let run = run.and("--idle 1");
     stage.command(&run);
     stage.run(&run, &[0]).await?;

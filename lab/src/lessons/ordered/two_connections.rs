@@ -20,7 +20,9 @@ pub(super) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonE
     let mut client = PlainClient::connect(&url).await?;
     // The second connection's: even numbers come a second after odd ones.
     proxy.delay(Which::Number(2), Direction::ClientToBroker, DELAY);
-    stage.show.line("       the lab's plain client sends flights 701 to 1,000 alternately on two connections, the second 1 s late");
+    stage.show.line(
+        "       the lab's plain client sends flights 701 to 1,000 alternately on two connections, the second 1 s late",
+    );
     client.publish_alternately(queue(guarded), lines.lines().map(|line| (origin(line), line))).await?;
     client.close().await;
     proxy.stop().await;
