@@ -20,6 +20,7 @@ mod container;
 mod debian;
 mod discover;
 mod error;
+mod foreground;
 mod hello;
 mod named;
 mod node;
@@ -33,6 +34,7 @@ mod server;
 mod watchdog;
 
 pub use error::LabError;
+pub use foreground::{BrokerArgs, run_in_foreground};
 pub use named::{Broker, Brokers, for_each, for_each_own, shared_node};
 pub use node::{Login, Node, NodeOptions};
 pub(crate) use ports::free_port;

@@ -29,13 +29,16 @@ pub struct NodeOptions {
     pub with_project_files: bool,
     /// RabbitMQ's dashboard, on port 15672 if that is free, else on any. Costs a second of starting time.
     pub dashboard: bool,
+    /// AMQP on port 5672, where programs look without being told, if that is free. A test never wants this: other programs could
+    /// find its node.
+    pub usual_port: bool,
     /// How long the node may take to come up.
     pub boot_deadline: Duration,
 }
 
 impl Default for NodeOptions {
     fn default() -> Self {
-        Self { with_project_files: true, dashboard: false, boot_deadline: Duration::from_secs(90) }
+        Self { with_project_files: true, dashboard: false, usual_port: false, boot_deadline: Duration::from_secs(90) }
     }
 }
 
@@ -365,7 +368,7 @@ impl Node {
         };
         let watchdog = Watchdog::start(&place::for_nodes(), farewell).await?;
         let folder = watchdog.folder().to_owned();
-        let amqp_port = free_port()?;
+        let amqp_port = if options.usual_port && is_free(USUAL_AMQP) { USUAL_AMQP } else { free_port()? };
         let dashboard_port = match options.dashboard {
             false => None,
             true if is_free(USUAL_DASHBOARD) => Some(USUAL_DASHBOARD),
@@ -450,6 +453,7 @@ impl Node {
     }
 }
 
+const USUAL_AMQP: u16 = 5672;
 const USUAL_DASHBOARD: u16 = 15672;
 /// See [`Node::settle_before_kill`].
 const SETTLED: Duration = Duration::from_secs(2);

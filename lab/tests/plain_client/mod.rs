@@ -9,12 +9,12 @@ use lapin::{
 use std::time::Duration;
 use tokio::time::timeout;
 
-pub async fn connect(url: &str) -> Connection {
+pub(crate) async fn connect(url: &str) -> Connection {
     let connecting = Connection::connect(url, ConnectionProperties::default());
     timeout(PATIENCE, connecting).await.expect("an answer in time").expect("connected")
 }
 
-pub async fn confirming_channel(connection: &Connection) -> Channel {
+pub(crate) async fn confirming_channel(connection: &Connection) -> Channel {
     let channel = timeout(PATIENCE, connection.create_channel()).await.expect("in time").expect("a channel");
     timeout(PATIENCE, channel.confirm_select(ConfirmSelectOptions::default()))
         .await
@@ -24,7 +24,7 @@ pub async fn confirming_channel(connection: &Connection) -> Channel {
 }
 
 /// Sends the numbers from 0 through the default exchange, each confirmed before the next.
-pub async fn confirmed_sends(url: &str, queue: &str, count: u32) {
+pub(crate) async fn confirmed_sends(url: &str, queue: &str, count: u32) {
     let connection = connect(url).await;
     let channel = confirming_channel(&connection).await;
     for number in 0..count {
@@ -45,7 +45,7 @@ pub async fn confirmed_sends(url: &str, queue: &str, count: u32) {
 }
 
 /// Takes what is in the queue, in its order.
-pub async fn take_all(url: &str, queue: &str) -> Vec<String> {
+pub(crate) async fn take_all(url: &str, queue: &str) -> Vec<String> {
     let connection = connect(url).await;
     let channel = timeout(PATIENCE, connection.create_channel()).await.expect("in time").expect("a channel");
     let mut taken = Vec::new();
@@ -59,8 +59,8 @@ pub async fn take_all(url: &str, queue: &str) -> Vec<String> {
     taken
 }
 
-pub async fn close(connection: Connection) {
+pub(crate) async fn close(connection: Connection) {
     let _ = timeout(PATIENCE, connection.close(200, "done".into())).await;
 }
 
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
