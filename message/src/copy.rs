@@ -8,6 +8,7 @@
 use std::{fmt, num::NonZeroU32, time::Duration};
 
 use crate::{
+    death,
     decode::{DecodeFailure, integer, text},
     encode::name,
     header,
@@ -28,35 +29,53 @@ pub struct Original {
 }
 
 impl Original {
-    pub(crate) fn of(envelope: &Envelope) -> Result<Self, DecodeFailure> {
+    /// How this message was first published, as far as it says so: what cannot be read is taken as it arrived.
+    #[must_use]
+    pub fn of(envelope: &Envelope) -> Self {
         let headers = &envelope.properties.headers;
-        let short = |header| -> Result<Option<ShortText>, DecodeFailure> {
-            let limit = ShortText::MAX;
-            let Some(text) = text(headers, header, limit)? else { return Ok(None) };
-            ShortText::new(text).map(Some).map_err(|e| DecodeFailure::TooLong { header, length: e.length, limit })
-        };
-        // A copy says where it was published first. Anything else was published just here.
-        Ok(match (short(header::EXCHANGE)?, short(header::ROUTING_KEY)?) {
-            (Some(exchange), Some(routing_key)) => Self {
-                route: Route { exchange, routing_key },
-                user: short(header::USER)?,
-                expiration: short(header::EXPIRATION)?,
+        match Self::copied_route(envelope) {
+            Ok(Some(route)) => Self {
+                route,
+                user: short(headers, header::USER).ok().flatten(),
+                expiration: short(headers, header::EXPIRATION).ok().flatten(),
             },
-            _ => Self {
-                route: envelope.route.clone(),
-                user: envelope.properties.user_id.clone(),
-                expiration: envelope.properties.expiration.clone(),
-            },
+            _ => Self::as_arrived(envelope),
+        }
+    }
+
+    /// As [`Original::of`], but refuses what cannot be read.
+    pub(crate) fn read(envelope: &Envelope) -> Result<Self, DecodeFailure> {
+        let headers = &envelope.properties.headers;
+        let (user, expiration) = (short(headers, header::USER)?, short(headers, header::EXPIRATION)?);
+        Ok(match Self::copied_route(envelope)? {
+            Some(route) => Self { route, user, expiration },
+            None => Self::as_arrived(envelope),
         })
     }
 
-    /// As [`Original::of`], for a message whose own headers may be unreadable: then it is taken as it arrived.
-    fn of_any(envelope: &Envelope) -> Self {
-        Self::of(envelope).unwrap_or_else(|_| Self {
-            route: envelope.route.clone(),
-            user: envelope.properties.user_id.clone(),
-            expiration: envelope.properties.expiration.clone(),
-        })
+    /// As [`Original::read`], the route alone.
+    pub(crate) fn route_of(envelope: &Envelope) -> Result<Route, DecodeFailure> {
+        Ok(Self::copied_route(envelope)?.unwrap_or_else(|| Self::as_arrived(envelope).route))
+    }
+
+    /// What a copy says of its original's route; `None` in a message that is no copy.
+    fn copied_route(envelope: &Envelope) -> Result<Option<Route>, DecodeFailure> {
+        let headers = &envelope.properties.headers;
+        let (exchange, routing_key) = (short(headers, header::EXCHANGE)?, short(headers, header::ROUTING_KEY)?);
+        Ok(exchange.zip(routing_key).map(|(exchange, routing_key)| Route { exchange, routing_key }))
+    }
+
+    /// Of a message that is no copy of ours: published just here, unless the broker moved it here.
+    fn as_arrived(envelope: &Envelope) -> Self {
+        let properties = &envelope.properties;
+        let user = properties.user_id.clone();
+        match death::published(&properties.headers) {
+            // The broker takes the expiry away when it moves a message, and says what it was.
+            Some((route, expiration)) => {
+                Self { route, user, expiration: expiration.or_else(|| properties.expiration.clone()) }
+            }
+            None => Self { route: envelope.route.clone(), user, expiration: properties.expiration.clone() },
+        }
     }
 }
 
@@ -69,15 +88,23 @@ pub struct Attempt {
     pub first_failed_at_us: u64,
 }
 
+impl Attempt {
+    /// The longest that a message can wait for another attempt, 49.7 days: the highest expiry that every RabbitMQ takes.
+    pub const MAX_WAIT: Duration = Duration::from_millis(u32::MAX as u64);
+}
+
 /// The copy that waits in a delay queue and comes back for another attempt.
 ///
-/// `wait` becomes the copy's own expiry, to the millisecond: never less than the queue's nominal delay if the
-/// caller adds its jitter on top.
+/// `wait` becomes the copy's own expiry, rounded up to the millisecond: never less than the queue's nominal delay if
+/// the caller adds its jitter on top. Past [`Attempt::MAX_WAIT`] it is that, as the broker refuses more.
 #[must_use]
 pub fn retry(arrived: &Envelope, delay_queue: ShortText, wait: Duration, attempt: Attempt) -> Envelope {
     let mut copy = built(arrived, Route { exchange: Exchange::Retry.name(), routing_key: delay_queue });
-    copy.properties.expiration = ShortText::new(wait.as_millis().to_string()).ok();
-    put_attempt(&mut copy.properties.headers, attempt);
+    let millis = wait.min(Attempt::MAX_WAIT).as_nanos().div_ceil(1_000_000);
+    copy.properties.expiration = ShortText::new(millis.to_string()).ok();
+    let headers = &mut copy.properties.headers;
+    headers.insert(name(header::ATTEMPT), Value::I64(attempt.number.get().into()));
+    headers.insert(name(header::FIRST_FAILED_AT_US), whole(attempt.first_failed_at_us));
     copy
 }
 
@@ -86,32 +113,21 @@ pub fn retry(arrived: &Envelope, delay_queue: ShortText, wait: Duration, attempt
 pub fn dead_letter(arrived: &Envelope, parking_queue: ShortText, letter: &DeadLetter) -> Envelope {
     let mut copy = built(arrived, Route { exchange: Exchange::Dead.name(), routing_key: parking_queue });
     let headers = &mut copy.properties.headers;
-    put_attempt(
-        headers,
-        Attempt { number: letter.attempts, first_failed_at_us: letter.first_failed_at_us.unwrap_or(letter.at_us) },
-    );
+    headers.insert(name(header::ATTEMPT), Value::I64(letter.attempts.get().into()));
+    if let Some(at) = letter.first_failed_at_us {
+        headers.insert(name(header::FIRST_FAILED_AT_US), whole(at));
+    }
     headers.insert(name(header::DEAD_REASON), Value::text(letter.reason.as_str()));
     headers.insert(name(header::DEAD_ERROR), Value::text(clipped(&letter.error)));
     headers.insert(name(header::DEAD_QUEUE), Value::text(letter.queue.as_str()));
-    headers.insert(name(header::DEAD_AT_US), Value::I64(letter.at_us.try_into().unwrap_or(i64::MAX)));
+    headers.insert(name(header::DEAD_AT_US), whole(letter.at_us));
     copy
 }
 
 /// The copy that gives a dead letter another life in its work queue: same identity, attempts counted anew.
 #[must_use]
 pub fn replay(parked: &Envelope, queue: ShortText) -> Envelope {
-    let mut copy = built(parked, Route { exchange: Exchange::Queue.name(), routing_key: queue });
-    for gone in [
-        header::ATTEMPT,
-        header::FIRST_FAILED_AT_US,
-        header::DEAD_REASON,
-        header::DEAD_ERROR,
-        header::DEAD_QUEUE,
-        header::DEAD_AT_US,
-    ] {
-        copy.properties.headers.remove(gone);
-    }
-    copy
+    built(parked, Route { exchange: Exchange::Queue.name(), routing_key: queue })
 }
 
 /// Why and when a message was parked.
@@ -121,43 +137,43 @@ pub struct DeadLetter {
     pub reason: DeadReason,
     /// The last error, in words; at most 4,096 bytes of it are kept.
     pub error: String,
-    /// The work queue it was taken from.
+    /// The work queue it was taken from; empty where a letter does not say it.
     pub queue: ShortText,
-    /// When it was parked, in microseconds since 1970.
+    /// When it was parked, in microseconds since 1970; 0 where a letter does not say it.
     pub at_us: u64,
-    /// How often handling was attempted.
+    /// How often handling was attempted; 1 where a letter does not say it.
     pub attempts: NonZeroU32,
-    /// When handling failed first, in microseconds since 1970.
+    /// When handling failed first, in microseconds since 1970; `None` if it never came to that.
     pub first_failed_at_us: Option<u64>,
 }
 
 impl DeadLetter {
     /// Reads what a parked message says, as far as it says it; `None` when it is not a dead letter at all.
     ///
-    /// A letter that the broker itself moved (past the delivery limit) has no headers of ours; the broker's
-    /// are read then.
+    /// A letter that the broker itself moved (past the delivery limit) has no reason of ours; what the broker says of
+    /// the latest move is read then. Nobody wrote down when that was: `at_us` is 0.
     #[must_use]
     pub fn of(parked: &Envelope) -> Option<Self> {
         let headers = &parked.properties.headers;
         let says = |header| text(headers, header, usize::MAX).ok().flatten();
         let number = |header| integer(headers, header, 0).ok().flatten();
-        let by_broker = |header: &str| headers.get(header).and_then(Value::as_text);
-        let (reason, error) = match says(header::DEAD_REASON) {
-            Some(reason) => (DeadReason::from_wire(reason), says(header::DEAD_ERROR).unwrap_or_default().to_owned()),
+        let (reason, error, queue) = match says(header::DEAD_REASON) {
+            Some(reason) => {
+                let error = says(header::DEAD_ERROR).unwrap_or_default();
+                (DeadReason::from_wire(reason), clipped(error).to_owned(), says(header::DEAD_QUEUE).unwrap_or_default())
+            }
             None => {
-                let why = by_broker("x-first-death-reason")?;
-                (DeadReason::Broker, format!("moved by the broker: {why}"))
+                let death = death::latest(headers)?;
+                (DeadReason::Broker, format!("moved by the broker: {}", clipped(death.reason)), death.queue)
             }
         };
-        let queue = says(header::DEAD_QUEUE).or_else(|| by_broker("x-first-death-queue")).unwrap_or_default();
         Some(Self {
             reason,
             error,
-            queue: ShortText::new(queue).ok()?,
+            queue: ShortText::new(queue).unwrap_or_else(|_| ShortText::empty()),
             at_us: number(header::DEAD_AT_US).unwrap_or_default(),
             attempts: number(header::ATTEMPT)
-                .and_then(|n| u32::try_from(n).ok())
-                .and_then(NonZeroU32::new)
+                .and_then(|n| NonZeroU32::new(n.try_into().unwrap_or(u32::MAX)))
                 .unwrap_or(NonZeroU32::MIN),
             first_failed_at_us: number(header::FIRST_FAILED_AT_US),
         })
@@ -221,11 +237,11 @@ impl fmt::Display for DeadReason {
 /// What every copy keeps, under a new route: persistent, and where it came from in headers.
 fn built(arrived: &Envelope, route: Route) -> Envelope {
     let from = &arrived.properties;
-    let original = Original::of_any(arrived);
+    let original = Original::of(arrived);
     let mut headers: Headers = from
         .headers
         .iter()
-        .filter(|(name, _)| !header::is_brokers(name.as_str()))
+        .filter(|(name, _)| !header::is_brokers(name.as_str()) && !header::OF_THE_WAY.contains(&name.as_str()))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     headers.insert(name(header::EXCHANGE), Value::text(&original.route.exchange));
@@ -254,10 +270,16 @@ fn built(arrived: &Envelope, route: Route) -> Envelope {
     Envelope { route, properties, body: arrived.body.clone() }
 }
 
-fn put_attempt(headers: &mut Headers, attempt: Attempt) {
-    headers.insert(name(header::ATTEMPT), Value::I64(attempt.number.get().into()));
-    let at = attempt.first_failed_at_us.try_into().unwrap_or(i64::MAX);
-    headers.insert(name(header::FIRST_FAILED_AT_US), Value::I64(at));
+/// One of our short texts, if it is there.
+fn short(headers: &Headers, header: &'static str) -> Result<Option<ShortText>, DecodeFailure> {
+    let limit = ShortText::MAX;
+    let Some(text) = text(headers, header, limit)? else { return Ok(None) };
+    ShortText::new(text).map(Some).map_err(|e| DecodeFailure::TooLong { header, length: e.length, limit })
+}
+
+/// A whole number as we write it.
+fn whole(number: u64) -> Value {
+    Value::I64(number.try_into().unwrap_or(i64::MAX))
 }
 
 /// At most 4,096 bytes: a header has to fit a frame together with all the others.

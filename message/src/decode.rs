@@ -1,6 +1,6 @@
 //! From the wire to a message.
 
-use std::{num::NonZeroU32, num::NonZeroU64, sync::Arc};
+use std::num::{NonZeroU32, NonZeroU64};
 
 use uuid::Uuid;
 
@@ -8,7 +8,7 @@ use crate::{
     copy::Original,
     header,
     id::MessageId,
-    message::{Destination, Message},
+    message::{Destination, Message, Route},
     properties::{Envelope, Headers, Value},
     sequence::{Key, Line, Sequence, Voids},
 };
@@ -78,8 +78,8 @@ pub enum DecodeFailure {
         /// The header that is not there.
         missing: &'static str,
     },
-    /// The void numbers are not a list of numbers.
-    #[error("header {} is not a list such as 3,5-7 of at most {} numbers", header::VOID, Voids::MAX)]
+    /// The void numbers are not a list of earlier numbers.
+    #[error("header {} is not a list such as 3,5-7 of at most {} earlier numbers", header::VOID, Voids::MAX)]
     InvalidVoids,
 }
 
@@ -93,19 +93,22 @@ impl Envelope {
     /// [`DecodeError`] names the header that is wrong, and has the sequence if that can be read.
     pub fn decode(&self) -> Result<Decoded, DecodeError> {
         let headers = &self.properties.headers;
-        let original = Original::of(self).map_err(|cause| DecodeError { cause, sequence: None })?;
-        let stream = || original.route.stream();
-        let sequence = sequence(headers, stream).map_err(|cause| DecodeError { cause, sequence: None })?;
-        self.read(headers, original, sequence.clone())
+        let original = Original::read(self);
+        // Even if it is unreadable elsewhere: whoever waits for its number need not.
+        let mut sequence =
+            sequence(headers, Original::route_of(self)).map_err(|cause| DecodeError { cause, sequence: None })?;
+        let voids = sequence.as_ref().map_or(Ok(Voids::default()), |sequence| voids(headers, sequence.number));
+        if let (Some(sequence), Ok(voids)) = (&mut sequence, &voids) {
+            sequence.voids.clone_from(voids);
+        }
+        voids
+            .and(original)
+            .and_then(|original| self.read(original, sequence.clone()))
             .map_err(|cause| DecodeError { cause, sequence: sequence.map(Box::new) })
     }
 
-    fn read(
-        &self,
-        headers: &Headers,
-        original: Original,
-        sequence: Option<Sequence>,
-    ) -> Result<Decoded, DecodeFailure> {
+    fn read(&self, original: Original, sequence: Option<Sequence>) -> Result<Decoded, DecodeFailure> {
+        let headers = &self.properties.headers;
         let properties = &self.properties;
         let attempt = match integer(headers, header::ATTEMPT, 1)? {
             Some(n) => u32::try_from(n).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX),
@@ -139,7 +142,8 @@ impl Envelope {
     }
 }
 
-fn sequence(headers: &Headers, route: impl Fn() -> Arc<str>) -> Result<Option<Sequence>, DecodeFailure> {
+/// The place of the message, its voids left out.
+fn sequence(headers: &Headers, route: Result<Route, DecodeFailure>) -> Result<Option<Sequence>, DecodeFailure> {
     let source = text(headers, header::SOURCE, 255)?;
     let number = integer(headers, header::NUMBER, 1)?;
     let (source, number) = match (source, number) {
@@ -151,28 +155,30 @@ fn sequence(headers: &Headers, route: impl Fn() -> Arc<str>) -> Result<Option<Se
     };
     let source = Uuid::parse_str(source).map_err(|_| DecodeFailure::InvalidSource)?;
     let key = key(headers)?.ok_or(DecodeFailure::PartialSequence { missing: header::KEY })?;
-    let number = NonZeroU64::new(number).ok_or(DecodeFailure::OutOfRange {
-        header: header::NUMBER,
-        value: 0,
-        least: 1,
-    })?;
-    let stream = match text(headers, header::STREAM, 511)? {
+    let number =
+        NonZeroU64::new(number).ok_or(DecodeFailure::OutOfRange { header: header::NUMBER, value: 0, least: 1 })?;
+    let stream = match text(headers, header::STREAM, Line::MAX_STREAM)? {
         Some(name) => name.into(),
-        None => route(),
+        None => route?.stream(),
     };
-    let voids = match text(headers, header::VOID, 64 * 1024)? {
-        Some(list) => Voids::from_wire(list).map_err(|_| DecodeFailure::InvalidVoids)?,
-        None => Voids::default(),
-    };
-    Ok(Some(Sequence { line: Line { source, stream, key }, number, voids }))
+    Ok(Some(Sequence { line: Line { source, stream, key }, number, voids: Voids::default() }))
+}
+
+fn voids(headers: &Headers, number: NonZeroU64) -> Result<Voids, DecodeFailure> {
+    match text(headers, header::VOID, 64 * 1024)? {
+        Some(list) => Voids::from_wire(list, number).map_err(|_| DecodeFailure::InvalidVoids),
+        None => Ok(Voids::default()),
+    }
 }
 
 fn key(headers: &Headers) -> Result<Option<Key>, DecodeFailure> {
     let limit = crate::ShortText::MAX;
     match text(headers, header::KEY, limit)? {
-        Some(text) => {
-            Key::new(text).map(Some).map_err(|e| DecodeFailure::TooLong { header: header::KEY, length: e.length, limit })
-        }
+        Some(text) => Key::new(text).map(Some).map_err(|e| DecodeFailure::TooLong {
+            header: header::KEY,
+            length: e.length,
+            limit,
+        }),
         None => Ok(None),
     }
 }

@@ -21,7 +21,7 @@ impl Message {
     /// The message as it stands on the wire.
     ///
     /// The reserved headers among [`Message::headers`] (`correio-…`, `x-…`, `CC`, `BCC`) are left out: they are
-    /// written from the fields, or by the broker.
+    /// written from the fields, or by the broker. A message with a sequence is written under the sequence's key.
     #[must_use]
     pub fn encode(&self, durability: Durability) -> Envelope {
         let route = self.destination.route();
@@ -70,8 +70,9 @@ fn put_sequence(headers: &mut Headers, sequence: &Sequence, route: &str) {
     if *sequence.line.stream != *route {
         headers.insert(name(header::STREAM), Value::text(&sequence.line.stream));
     }
-    if !sequence.voids.is_empty() {
-        headers.insert(name(header::VOID), Value::text(sequence.voids.to_wire()));
+    let voids = sequence.voids.to_wire(sequence.number);
+    if !voids.is_empty() {
+        headers.insert(name(header::VOID), Value::text(voids));
     }
 }
 

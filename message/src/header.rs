@@ -6,39 +6,57 @@
 /// UUID of the running producer (or outbox) that numbered the message. Producer → consumer; text, 36 bytes.
 /// It comes with [`KEY`] and [`NUMBER`], or none of them does.
 pub const SOURCE: &str = "correio-source";
-/// Name of the stream, where it is not simply the original route. Producer → consumer; text, ≤ 511 bytes.
+/// Name of the stream, where it is not simply the original route. Producer → consumer; text, ≤ 511 bytes
+/// ([`Line::MAX_STREAM`](crate::Line::MAX_STREAM)).
 pub const STREAM: &str = "correio-stream";
 /// What the message is ordered by. Producer → consumer; text, ≤ 255 bytes.
 pub const KEY: &str = "correio-key";
 /// Its number on its line, from 1. Producer → consumer; whole number.
 pub const NUMBER: &str = "correio-number";
 /// Earlier numbers of the line that nobody needs to wait for, such as `3,5-7`. Producer → consumer; text, ≤ 1,000
-/// numbers.
+/// numbers ([`Voids::MAX`](crate::Voids::MAX)), all below [`NUMBER`].
 pub const VOID: &str = "correio-void";
 /// When the message was first sent, in microseconds since 1970. Producer → everyone; whole number.
 pub const SENT_AT_US: &str = "correio-sent-at-us";
 
-/// Which attempt at handling the next delivery is, from 1 (absent: 1). Consumer → consumer, on a retry.
+/// Which attempt at handling the next delivery is, from 1 (absent: 1); on a dead letter, how many there were. Consumer →
+/// consumer, on copies; whole number, read as 4,294,967,295 past that.
 pub const ATTEMPT: &str = "correio-attempt";
-/// When handling failed first, in microseconds since 1970. Consumer → everyone, on copies.
+/// When handling failed first, in microseconds since 1970. Consumer → everyone, on copies; whole number.
 pub const FIRST_FAILED_AT_US: &str = "correio-first-failed-at-us";
 /// The exchange the message was first published to. Consumer → consumer, on copies; text, ≤ 255 bytes.
 pub const EXCHANGE: &str = "correio-exchange";
 /// The routing key it was first published with. Consumer → consumer, on copies; text, ≤ 255 bytes.
 pub const ROUTING_KEY: &str = "correio-routing-key";
-/// The `user_id` that the broker had checked on the original. Consumer → everyone, on copies; text.
+/// The `user_id` that the broker had checked on the original. Consumer → everyone, on copies; text, ≤ 255 bytes. The
+/// broker does not check it here: it is worth as much as everyone who may publish to the queue.
 pub const USER: &str = "correio-user";
-/// The `expiration` of the original, in milliseconds. Consumer → everyone, on copies; text.
+/// The `expiration` of the original, in milliseconds. Consumer → everyone, on copies; text, ≤ 255 bytes.
 pub const EXPIRATION: &str = "correio-expiration";
 
 /// Why a dead letter is one: see [`DeadReason`](crate::DeadReason). Consumer → operator; text.
 pub const DEAD_REASON: &str = "correio-dead-reason";
 /// The last error, in words. Consumer → operator; text, ≤ 4,096 bytes.
 pub const DEAD_ERROR: &str = "correio-dead-error";
-/// The work queue that the message was taken from, and that a replay goes back to. Consumer → operator; text.
+/// The work queue that the message was taken from, and that a replay goes back to. Consumer → operator; text,
+/// ≤ 255 bytes.
 pub const DEAD_QUEUE: &str = "correio-dead-queue";
 /// When it was parked, in microseconds since 1970. Consumer → operator; whole number.
 pub const DEAD_AT_US: &str = "correio-dead-at-us";
+
+/// What tells of a message's way so far: each copy writes these anew and takes none of them over.
+pub(crate) const OF_THE_WAY: [&str; 10] = [
+    ATTEMPT,
+    FIRST_FAILED_AT_US,
+    EXCHANGE,
+    ROUTING_KEY,
+    USER,
+    EXPIRATION,
+    DEAD_REASON,
+    DEAD_ERROR,
+    DEAD_QUEUE,
+    DEAD_AT_US,
+];
 
 /// Whether a header is ours, by its name.
 #[must_use]

@@ -5,6 +5,7 @@
 //! [`Message::encode`] lead from one to the other and lose nothing of ours. [`header`] lists every header we write.
 
 mod copy;
+mod death;
 mod decode;
 mod encode;
 pub mod header;
@@ -16,11 +17,11 @@ mod sequence;
 mod text;
 
 pub use copy::{Attempt, DeadLetter, DeadReason, Original, dead_letter, replay, retry};
-pub use decode::{Decoded, DecodeError, DecodeFailure};
+pub use decode::{DecodeError, DecodeFailure, Decoded};
 pub use encode::Durability;
 pub use id::{InvalidMessageId, MessageId};
 pub use message::{Destination, Exchange, Message, Route};
 pub use payload::{Json, PayloadError};
 pub use properties::{Envelope, Headers, Properties, Value};
-pub use sequence::{Key, Line, Sequence, Voids, InvalidVoids};
+pub use sequence::{InvalidVoids, Key, Line, Sequence, Voids};
 pub use text::{ShortText, TooLong};

@@ -36,13 +36,14 @@ pub struct Message {
     pub correlation_id: Option<ShortText>,
     /// Where an answer is to go.
     pub reply_to: Option<ShortText>,
-    /// What it is ordered by: messages of one producer with the same key are handled in the order sent.
+    /// What it is ordered by: messages of one producer with the same key are handled in the order sent. Once there is
+    /// a sequence, it is the sequence's key.
     pub key: Option<Key>,
     /// Its place among those with the same key: stamped by the producer, never by the application.
     pub sequence: Option<Sequence>,
-    /// When it was first sent, in microseconds since 1970 (UTC).
+    /// When it was first sent, in microseconds since 1970 (UTC); at most `i64::MAX`, the largest that the wire has.
     pub sent_at_us: Option<u64>,
-    /// The sender's own headers: neither `correio-…` nor `x-…`.
+    /// The sender's own headers: neither `correio-…` nor `x-…`, `CC` or `BCC`, which are neither written nor shown.
     pub headers: Headers,
 }
 
@@ -129,7 +130,8 @@ impl Destination {
         }
     }
 
-    /// Who a message with this route was meant for.
+    /// Who a message with this route was meant for. A route through `correio.queue` is [`Destination::Queue`], however
+    /// its sender spelled it.
     #[must_use]
     pub fn of_route(route: &Route) -> Self {
         if route.exchange == Exchange::Queue.as_str() {

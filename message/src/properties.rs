@@ -54,7 +54,10 @@ pub enum Value {
     I64(i64),
     F32(f32),
     F64(f64),
-    Decimal { scale: u8, value: u32 },
+    Decimal {
+        scale: u8,
+        value: u32,
+    },
     /// Seconds since 1970.
     Timestamp(u64),
     /// A long string: usually, but not always, UTF-8.

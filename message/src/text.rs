@@ -35,6 +35,11 @@ impl ShortText {
         Ok(Self(text.into()))
     }
 
+    /// No text at all.
+    pub(crate) fn empty() -> Self {
+        Self(Arc::default())
+    }
+
     /// The text itself.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -1,0 +1,156 @@
+//! What is sent arrives as it was sent.
+
+mod wire;
+
+use correio_message::{
+    Destination, Durability, Envelope, Exchange, Json, Key, Line, Message, PayloadError, Route, Sequence, Value, Voids,
+    header,
+};
+use proptest::prelude::*;
+use uuid::Uuid;
+use wire::{config, message, number, text};
+
+fn durability() -> impl Strategy<Value = Durability> {
+    prop_oneof![Just(Durability::Persistent), Just(Durability::Transient)]
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_message_arrives_as_it_was_sent(message in message(), durability in durability()) {
+        let sent = message.encode(durability);
+        let decoded = sent.decode().unwrap();
+        prop_assert_eq!(&decoded.message, &message);
+        prop_assert_eq!(decoded.attempt.get(), 1);
+        prop_assert_eq!(decoded.first_failed_at_us, None);
+        prop_assert_eq!(decoded.original.route, message.destination.route());
+        prop_assert_eq!((decoded.original.user, decoded.original.expiration), (None, None));
+    }
+
+    #[test]
+    fn only_the_delivery_mode_tells_what_is_fired_from_what_is_sent(message in message()) {
+        let sent = message.encode(Durability::Persistent);
+        let mut fired = message.encode(Durability::Transient);
+        prop_assert_eq!((sent.properties.delivery_mode, fired.properties.delivery_mode), (Some(2), Some(1)));
+        fired.properties.delivery_mode = Some(2);
+        prop_assert_eq!(sent, fired);
+    }
+
+    #[test]
+    fn any_other_client_reads_the_standard_properties(message in message(), durability in durability()) {
+        let Envelope { route, properties, body } = message.encode(durability);
+        prop_assert_eq!(route, message.destination.route());
+        prop_assert_eq!(body, message.payload);
+        prop_assert_eq!(properties.message_id, message.id.map(|id| id.to_text()));
+        prop_assert_eq!(properties.app_id, message.origin);
+        prop_assert_eq!(properties.message_type, message.message_type);
+        prop_assert_eq!(properties.content_type, message.content_type);
+        prop_assert_eq!(properties.content_encoding, message.content_encoding);
+        prop_assert_eq!(properties.correlation_id, message.correlation_id);
+        prop_assert_eq!(properties.reply_to, message.reply_to);
+        prop_assert_eq!(properties.timestamp, message.sent_at_us.map(|us| us / 1_000_000));
+    }
+}
+
+fn to_orders() -> Message {
+    Message::new(Destination::queue("orders").unwrap(), "x")
+}
+
+fn numbered(stream: &str, n: u64, voids: Voids) -> Message {
+    let line = Line { source: Uuid::nil(), stream: stream.into(), key: Key::new("k").unwrap() };
+    Message { sequence: Some(Sequence { line, number: number(n), voids }), ..to_orders() }
+}
+
+#[test]
+fn a_message_without_anything_optional_has_no_headers_at_all() {
+    assert!(to_orders().encode(Durability::Persistent).properties.headers.is_empty());
+}
+
+#[test]
+fn the_brokers_headers_and_ours_cannot_be_sent_by_hand() {
+    let mut message = to_orders();
+    for reserved in ["CC", "BCC", "x-death", "x-anything", header::NUMBER, header::EXCHANGE, "correio-later"] {
+        message.headers.insert(text(reserved), Value::text("1"));
+    }
+    message.headers.insert(text("cc"), Value::text("mine"));
+    let headers = message.encode(Durability::Persistent).properties.headers;
+    assert_eq!(headers.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["cc"]);
+}
+
+#[test]
+fn the_stream_is_written_only_where_the_route_does_not_say_it() {
+    let written = |stream| {
+        let sent = numbered(stream, 1, Voids::default()).encode(Durability::Persistent);
+        sent.properties.headers.contains_key(header::STREAM)
+    };
+    assert!(!written("correio.queue/orders"));
+    assert!(written("flights"));
+    assert!(written(""));
+}
+
+#[test]
+fn the_longest_stream_is_read_and_a_longer_one_is_refused_by_name() {
+    let read = |length| numbered(&"s".repeat(length), 1, Voids::default()).encode(Durability::Persistent).decode();
+    assert!(read(Line::MAX_STREAM).is_ok());
+    assert!(read(Line::MAX_STREAM + 1).unwrap_err().to_string().contains(header::STREAM));
+    let longest = Route { exchange: text(&"e".repeat(255)), routing_key: text(&"r".repeat(255)) };
+    assert_eq!(longest.stream().len(), Line::MAX_STREAM);
+}
+
+#[test]
+fn as_many_voids_as_a_message_can_have_arrive() {
+    let voids = Voids::new((1..=Voids::MAX as u64).map(|n| number(2 * n)));
+    let decoded = numbered("s", u64::MAX >> 1, voids.clone()).encode(Durability::Persistent).decode().unwrap();
+    assert_eq!(decoded.message.sequence.unwrap().voids, voids);
+}
+
+#[test]
+fn a_void_number_that_is_not_earlier_is_not_written() {
+    let voids = Voids::new([2, 5, 6].map(number));
+    let decoded = numbered("s", 5, voids).encode(Durability::Persistent).decode().unwrap();
+    assert_eq!(decoded.message.sequence.unwrap().voids, Voids::new([number(2)]));
+}
+
+#[test]
+fn a_numbered_message_goes_under_the_key_of_its_number() {
+    let mut message = numbered("s", 1, Voids::default());
+    message.key = Some(Key::new("another").unwrap());
+    let decoded = message.encode(Durability::Persistent).decode().unwrap();
+    assert_eq!(decoded.message.key, Key::new("k").ok());
+}
+
+#[test]
+fn a_work_queue_is_one_destination_however_its_sender_spells_it() {
+    let spelled = Route { exchange: Exchange::Queue.name(), routing_key: text("orders") };
+    let message = Message::new(Destination::Route(spelled), "x");
+    let decoded = message.encode(Durability::Persistent).decode().unwrap();
+    assert_eq!(decoded.message.destination, Destination::queue("orders").unwrap());
+}
+
+#[test]
+fn a_payload_with_a_type_comes_back_as_that_type() {
+    let message = Message::json(Destination::queue("orders").unwrap(), &vec![1, 2]).unwrap();
+    assert_eq!(message.content_type, Some(text("application/json")));
+    assert_eq!(Json::<Vec<u8>>::decode(&message.payload).unwrap(), Json(vec![1, 2]));
+}
+
+#[test]
+fn a_payload_that_is_not_the_json_asked_for_is_refused_with_the_place() {
+    let error = Json::<Vec<u8>>::decode(b"[1, \"two\"]").unwrap_err();
+    assert!(matches!(&error, PayloadError::Read(cause) if cause.column() > 0), "{error}");
+    assert!(error.to_string().contains("line 1 column"), "{error}");
+}
+
+#[test]
+fn json_nested_without_end_is_refused_before_it_takes_the_stack() {
+    let hostile = "[".repeat(1_000_000);
+    assert!(Json::<serde_json::Value>::decode(hostile.as_bytes()).is_err());
+}
+
+#[test]
+fn a_value_without_a_json_form_is_refused() {
+    let no_form = std::collections::BTreeMap::from([((1, 2), 3)]);
+    let refused = Message::json(Destination::queue("orders").unwrap(), &no_form);
+    assert!(matches!(refused, Err(PayloadError::Write(_))));
+}
