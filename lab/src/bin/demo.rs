@@ -1,15 +1,24 @@
 //! The program `demo`.
 
 use clap::{Parser, Subcommand};
-use correio_lab::broker::{BrokerArgs, run_in_foreground};
+use correio_lab::{
+    broker::{BrokerArgs, LabError, run_in_foreground},
+    lessons::{self, DemoArgs, LessonError, Ran},
+};
 use std::process::ExitCode;
 
-/// A broker of your own, and what can happen to messages on their way through it.
+/// Five lessons on what can happen to messages on their way, on a private RabbitMQ node.
+///
+/// Each lesson runs twice, without and with the guarantee, by the programs `producer` and `consumer`, under a real fault. At
+/// the end stands a table of what was lost, doubled, overtaken and parked.
 #[derive(Parser)]
-#[command(name = "demo", version, after_help = EXIT_CODES)]
+#[command(name = "demo", version, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
 struct Demo {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+
+    #[command(flatten)]
+    lessons: DemoArgs,
 }
 
 #[derive(Subcommand)]
@@ -20,16 +29,29 @@ enum What {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Demo::parse().what {
-        What::Broker(arguments) => match run_in_foreground(&arguments, &mut std::io::stdout()).await {
+    let demo = Demo::parse();
+    match demo.what {
+        Some(What::Broker(arguments)) => match run_in_foreground(&arguments, &mut std::io::stdout()).await {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) => no_broker(&error),
+        },
+        None => match lessons::run(demo.lessons).await {
+            Ok(Ran::AsPromised) => ExitCode::SUCCESS,
+            Ok(Ran::Broken | Ran::Stopped) => ExitCode::FAILURE,
+            Err(LessonError::NoBroker(error)) => no_broker(&error),
             Err(error) => {
                 eprintln!("demo: {error}");
-                ExitCode::from(NO_BROKER)
+                ExitCode::FAILURE
             }
         },
     }
 }
 
+fn no_broker(error: &LabError) -> ExitCode {
+    eprintln!("demo: {error}");
+    ExitCode::from(NO_BROKER)
+}
+
 const NO_BROKER: u8 = 3;
-const EXIT_CODES: &str = "Exit codes: 0 all well, 2 wrong usage, 3 no broker";
+const EXIT_CODES: &str = "\
+Exit codes: 0 all well, 1 a lesson did not show what it should, broke off or was stopped, 2 wrong usage, 3 no broker";

@@ -16,6 +16,7 @@ pub(crate) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Half, Lesson
         .reading(Input::Seq { first: 1, last: HELD });
     let lines = send.input.lines().unwrap_or_default();
     account.attempted(&lines);
+    stage.shared_command(&send);
     let ended = stage.run(&send, &[0]).await?;
     account.sent(&Sent::read(&lines, &ended, &stage.path("unsent.ndjson"))?);
     stage.until_ready("orders", HELD).await?;
@@ -39,17 +40,16 @@ pub(crate) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Half, Lesson
     consumer.kill().await?;
     // The machine is gone, and all that ran on it.
     held_commands.kill();
-    account.handled(stage.written("handled")?);
+    account.handled(&stage.written("handled")?);
     stage.until_ready("orders", unacknowledged).await?;
     stage.show.look("Queues, orders, Message rates: Redelivered (the column redelivered is hidden: +/-)");
     stage.show.hold().await;
     let rest = stage.drain("orders").await?;
     let redelivered = rest.iter().filter(|handled| handled.redelivered).count();
-    account.handled(rest);
+    account.handled(&rest);
     let figures = account.figures();
-    stage.show.line(format!(
-        "            → SIGKILL while 20 are held, {unacknowledged} of them not acknowledged. The next consumer gets {redelivered}: \
-         handled {}, lost {}",
+    stage.result(format!(
+        "SIGKILL while it holds 20, of which the broker keeps {unacknowledged}; the next consumer gets {redelivered}: handled {}, lost {}",
         figures.handled, figures.lost
     ));
     Ok(Half {

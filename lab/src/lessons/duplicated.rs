@@ -15,7 +15,7 @@ pub(crate) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Half, Lesson
     // Not all at once: the confirms of the first hundred arrive, those of the rest do not.
     let send = CommandLine::producer("send --to orders --rate 200 --json --unsent unsent.ndjson");
     let send = send.reading(Input::Seq { first: 1, last: SENT }).through(proxy.address());
-    stage.command(&send);
+    stage.shared_command(&send);
     stage.show.look("Overview, Message rates: Publish goes on past 500; Queues, orders: Ready ends above the 500 sent");
     let lines = send.input.lines().unwrap_or_default();
     account.attempted(&lines);
@@ -37,11 +37,11 @@ pub(crate) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Half, Lesson
     let run = CommandLine::consumer("run --from orders --output handled.ndjson --json --idle 1").and(setting(guarded));
     stage.command(&run);
     stage.run(&run, &[0]).await?;
-    account.handled(stage.handled("handled.ndjson")?);
-    account.handled(stage.drain("orders").await?);
+    account.handled(&stage.handled("handled.ndjson")?);
+    account.handled(&stage.drain("orders").await?);
     let figures = account.figures();
-    stage.show.line(format!(
-        "            → {} sent, {} sent again, {on_queue} on the queue: handled {}, doubled {}",
+    stage.result(format!(
+        "{} sent, {} sent again, {on_queue} on the queue: handled {}, doubled {}",
         figures.sent, sent.resent, figures.handled, figures.doubled
     ));
     Ok(Half {

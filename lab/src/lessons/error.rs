@@ -58,7 +58,10 @@ pub enum LessonError {
         /// Why not.
         source: io::Error,
     },
-    /// The node, or the proxy before it.
+    /// No node to hold it on.
+    #[error(transparent)]
+    NoBroker(LabError),
+    /// The node, once it ran.
     #[error(transparent)]
     Lab(#[from] LabError),
     /// The proxy found no port.

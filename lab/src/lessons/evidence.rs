@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde::Deserialize;
 
 use super::{LessonError, running::Ended};
+use crate::ledger::Said;
 
 /// A message as a consumer handled it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -20,18 +21,16 @@ pub(crate) struct Handled {
 pub(crate) struct Sent {
     /// The lines it confirmed.
     pub(crate) confirmed: Vec<String>,
-    /// The lines of which it said that they are not confirmed.
-    pub(crate) told: Vec<String>,
-    pub(crate) unroutable: u64,
+    /// The lines of which it said that they are not confirmed, and why.
+    pub(crate) told: Vec<(String, Said)>,
+    /// How many times it sent one again.
     pub(crate) resent: u64,
 }
 
 /// What `producer fire --json` said at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Fired {
-    /// Handed to the connection.
-    pub(crate) fired: u64,
-    /// Of which it said that they did not leave.
+    /// Messages of which it said that they did not leave.
     pub(crate) dropped: u64,
 }
 
@@ -62,11 +61,8 @@ impl Sent {
 
     fn of(lines: &str, stdout: &str, kept: &str) -> Result<Self, LessonError> {
         let summary: Summary = parse("the producer's summary", stdout)?;
-        let told: Vec<String> = kept
-            .lines()
-            .map(|line| Ok(parse::<Kept>("a line of --unsent", line)?.payload))
-            .collect::<Result<_, LessonError>>()?;
-        let without: BTreeSet<&str> = told.iter().map(String::as_str).collect();
+        let told = kept.lines().map(told).collect::<Result<Vec<_>, _>>()?;
+        let without: BTreeSet<&str> = told.iter().map(|(line, _)| line.as_str()).collect();
         let confirmed: Vec<String> = lines.lines().filter(|line| !without.contains(line)).map(str::to_owned).collect();
         if confirmed.len() as u64 != summary.confirmed {
             let why = format!(
@@ -77,7 +73,7 @@ impl Sent {
             );
             return Err(LessonError::Unreadable { what: "the producer's summary".to_owned(), why });
         }
-        Ok(Self { confirmed, told, unroutable: summary.unroutable, resent: summary.resent })
+        Ok(Self { confirmed, told, resent: summary.resent })
     }
 }
 
@@ -96,13 +92,23 @@ impl Dead {
 #[derive(Deserialize)]
 struct Summary {
     confirmed: u64,
-    unroutable: u64,
     resent: u64,
 }
 
 #[derive(Deserialize)]
 struct Kept {
     payload: String,
+    outcome: String,
+}
+
+fn told(line: &str) -> Result<(String, Said), LessonError> {
+    let kept: Kept = parse("a line of --unsent", line)?;
+    let said = match kept.outcome.split(':').next().unwrap_or_default() {
+        "unroutable" => Said::Unroutable,
+        "refused" => Said::Refused,
+        _ => Said::Unknown,
+    };
+    Ok((kept.payload, said))
 }
 
 fn parse<'t, T: Deserialize<'t>>(what: &str, text: &'t str) -> Result<T, LessonError> {
@@ -118,8 +124,9 @@ mod tests {
 
     #[test]
     fn what_the_producer_kept_is_told_and_the_rest_confirmed() {
-        let sent = Sent::of("1\n2\n3\n", SUMMARY, "{\"id\":\"a\",\"outcome\":\"x\",\"payload\":\"2\"}\n").unwrap();
-        assert_eq!((sent.confirmed.join(" "), sent.told.join(" "), sent.unroutable), ("1 3".into(), "2".into(), 1));
+        let kept = "{\"id\":\"a\",\"outcome\":\"unroutable: 312\",\"payload\":\"2\"}\n";
+        let sent = Sent::of("1\n2\n3\n", SUMMARY, kept).unwrap();
+        assert_eq!((sent.confirmed.join(" "), sent.told), ("1 3".into(), vec![("2".into(), Said::Unroutable)]));
     }
 
     #[test]

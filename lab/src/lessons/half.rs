@@ -45,6 +45,8 @@ pub struct Figures {
     pub out_of_order: u64,
     /// Parked as dead letters.
     pub dead: u64,
+    /// Handled and never sent, or handled although it was said that they are on no queue: never right.
+    pub strange: u64,
 }
 
 impl Half {
@@ -63,6 +65,7 @@ impl Half {
             doubled: sum.doubled + figures.doubled,
             out_of_order: sum.out_of_order + figures.out_of_order,
             dead: sum.dead + figures.dead,
+            strange: sum.strange + figures.strange,
         })
     }
 }

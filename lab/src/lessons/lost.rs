@@ -16,7 +16,7 @@ pub(crate) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Half, Lesson
         guarded,
         setting: how(guarded),
         done: if guarded {
-            "returns are read and kept in a file, the unanswered sent again"
+            "returns are kept, the unanswered sent again"
         } else {
             "500 to nobody; 500 swallowed, then the line cut"
         },
@@ -36,13 +36,13 @@ async fn nobody_there(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonErr
     send(stage, guarded, to("nobody", 1, 500), &mut account).await?;
     send(stage, guarded, to("orders", 501, 1_000), &mut account).await?;
     stage.show.hold().await;
-    account.handled(stage.drain("orders").await?);
+    account.handled(&stage.drain("orders").await?);
     let figures = account.figures();
-    stage.show.line(match guarded {
-        false => format!("            → handled {}, lost {}; the producer said nothing", figures.handled, figures.lost),
+    stage.result(match guarded {
+        false => format!("handled {}, lost {}; the producer said nothing", figures.handled, figures.lost),
         true => format!(
-            "            → handled {}; of {} it said “unroutable”, exit status 1, and kept them in the file",
-            figures.handled, figures.told
+            "handled {}, lost {}; {} “unroutable”, said so and kept in the file, exit status 1",
+            figures.handled, figures.lost, figures.told
         ),
     });
     Ok(Act { name: "nobody lives there", figures })
@@ -58,15 +58,15 @@ async fn swallowed(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonError>
     let resent = send(stage, guarded, line.through(proxy.address()), &mut account).await?;
     let swallowed = swallowed_by(proxy).await;
     stage.show.hold().await;
-    account.handled(stage.drain("orders").await?);
+    account.handled(&stage.drain("orders").await?);
     let figures = account.figures();
-    stage.show.line(match guarded {
-        false => format!("            → {swallowed} swallowed: handled {}, lost {}", figures.handled, figures.lost),
-        true => format!(
-            "            → {swallowed} swallowed, {resent} sent again under the same ids: handled {}, lost {}",
-            figures.handled, figures.lost
-        ),
-    });
+    let said = match guarded {
+        // A cut connection may take with it what had passed the proxy.
+        false if figures.lost > swallowed => format!("{swallowed} swallowed, more lost in the cut"),
+        false => format!("{swallowed} swallowed"),
+        true => format!("{swallowed} swallowed; {resent} had no answer and were sent again under the same ids"),
+    };
+    stage.result(format!("{said}: handled {}, lost {}", figures.handled, figures.lost));
     Ok(Act { name: "swallowed on the way", figures })
 }
 

@@ -49,8 +49,7 @@ fn flights(first: usize, last: usize) -> (Input, String, Account) {
     let input = Input::Flights { first, last };
     let lines = input.lines().unwrap_or_default();
     let mut account = Account::default();
-    account.attempted(&lines);
-    account.ordered_by(origin);
+    account.attempted_by_key(&lines, |line| Some(origin(line)));
     (input, lines, account)
 }
 
@@ -70,9 +69,7 @@ async fn send(stage: &Stage<'_>, guarded: bool, flights: (Input, String, Account
 fn act(stage: &Stage<'_>, name: &'static str, guard: Option<&str>, account: &Account) -> Act {
     let figures = account.figures();
     let by = guard.map(|guard| format!(", by {guard}")).unwrap_or_default();
-    stage
-        .show
-        .line(format!("            → {name}: {} handled, {} out of order{by}", figures.handled, figures.out_of_order));
+    stage.result(format!("{name}: {} handled, {} out of order{by}", figures.handled, figures.out_of_order));
     Act { name, figures }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 
 use super::{Broken, Choices, DemoArgs, Half, Lesson, LessonError, Programs, judge, show::Show, stage::Stage, table};
@@ -32,27 +32,29 @@ pub enum Ran {
 /// Cancel safe: the node and all programs are ended.
 pub async fn run(args: DemoArgs) -> Result<Ran, LessonError> {
     let show = Show::new(args.json, args.watch);
+    let mut stop = Stop::listen();
     let prepared = async {
         let programs = Programs::ready().await?;
         let options = NodeOptions { with_project_files: true, dashboard: true, ..NodeOptions::default() };
-        Ok::<_, LessonError>((programs, Node::start(options).await?))
+        let node = Node::start(options).await.map_err(LessonError::NoBroker)?;
+        Ok::<_, LessonError>((programs, node))
     };
     let (programs, node) = tokio::select! {
         prepared = prepared => prepared?,
-        () = asked_to_stop() => return Ok(Ran::Stopped),
+        () = stop.asked() => return Ok(Ran::Stopped),
     };
     // On the heap: it is the whole course.
     let lessons = Box::pin(hold_lessons(&args, &node, &programs, &show));
     let mut ran = tokio::select! {
         ran = lessons => ran,
-        () = asked_to_stop() => Ok(Ran::Stopped),
+        () = stop.asked() => Ok(Ran::Stopped),
     };
     if args.stay && !matches!(ran, Ok(Ran::Stopped)) {
         if let Err(error) = &ran {
             show.line(format!("{error}"));
         }
         show.line(format!("The node stays until Ctrl-C: {}", whereabouts(&node)));
-        asked_to_stop().await;
+        stop.asked().await;
     }
     let closed = node.close().await;
     if ran.is_ok()
@@ -77,12 +79,12 @@ async fn hold_lessons(args: &DemoArgs, node: &Node, programs: &Programs, show: &
         show.line(format!("\n{}. {}", number + 1, lesson.name().to_uppercase()));
         lesson.story().iter().for_each(|sentence| show.line(format!("   {sentence}")));
         for guarded in [false, true] {
-            show.line(if guarded { "   with the guarantee" } else { "   without" });
-            let name = format!("{}-{}", number + 1, if guarded { "with" } else { "without" });
-            let stage = Stage::new(node, programs, show, Choices::new(seed, lesson.name()), &name)?;
+            show.line(if guarded { "   With the guarantee:" } else { "   Without:" });
+            let choices = Choices::new(seed, lesson.name());
+            let stage = Stage::new(node, programs, show, choices, guarded, number + 1)?;
             let half = lesson.half(&stage, guarded).await?;
             let wrong = judge(&half, lesson.damage());
-            wrong.iter().for_each(|wrong| show.line(format!("       NOT AS PROMISED: {wrong}")));
+            wrong.iter().for_each(|wrong| show.line(format!("     NOT AS PROMISED: {wrong}")));
             show.object(&object(&half, &wrong));
             broken.extend(wrong);
             halves.push(half);
@@ -140,11 +142,21 @@ fn whereabouts(node: &Node) -> String {
     format!("AMQP_URL=amqp://{}{dashboard}", node.amqp_address())
 }
 
-/// Ctrl-C, or the SIGTERM of whoever runs us.
-async fn asked_to_stop() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+/// Ctrl-C, the SIGTERM of whoever runs us, or the end of the terminal.
+struct Stop(Vec<Signal>);
+
+impl Stop {
+    /// Heard from now on, also while nobody asks.
+    fn listen() -> Self {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        // Where there are no handlers to be had, the watchdog clears up after us.
+        Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
+    }
+
+    async fn asked(&mut self) {
+        if self.0.is_empty() {
+            return std::future::pending().await;
+        }
+        futures_util::future::select_all(self.0.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
+    }
 }

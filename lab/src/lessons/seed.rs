@@ -12,12 +12,9 @@ impl Choices {
         Self(mixed)
     }
 
-    /// So many different numbers from 1 to `last`, in the order drawn; all of them if there are not enough.
-    pub fn numbers(&mut self, count: usize, last: u64) -> Vec<u64> {
-        let mut all: Vec<u64> = (1..=last).collect();
-        self.shuffle(&mut all);
-        all.truncate(count);
-        all
+    /// A number from 1 to `last`.
+    pub fn number(&mut self, last: u64) -> u64 {
+        1 + self.next() % last.max(1)
     }
 
     /// Puts these in another order.

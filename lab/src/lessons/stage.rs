@@ -30,21 +30,24 @@ pub(crate) struct Stage<'a> {
     programs: &'a Programs,
     folder: PathBuf,
     choices: Choices,
+    guarded: bool,
     started: Cell<u64>,
 }
 
 impl<'a> Stage<'a> {
-    /// `name` becomes the folder's; it lies inside the node's own, and goes with it.
+    /// Its folder lies inside the node's own, and goes with it.
     pub(crate) fn new(
         node: &'a Node,
         programs: &'a Programs,
         show: &'a Show,
         choices: Choices,
-        name: &str,
+        guarded: bool,
+        lesson: usize,
     ) -> Result<Self, LessonError> {
+        let name = format!("{lesson}-{}", if guarded { "with" } else { "without" });
         let folder = node.folder().join("lessons").join(name);
         fs::create_dir_all(&folder).map_err(LessonError::file("create", &folder))?;
-        Ok(Self { node, show, programs, folder, choices, started: Cell::new(0) })
+        Ok(Self { node, show, programs, folder, choices, guarded, started: Cell::new(0) })
     }
 
     /// The choices that the seed makes here: both halves of a lesson get the same.
@@ -82,7 +85,19 @@ impl<'a> Stage<'a> {
 
     /// Prints a command line that is about to run.
     pub(crate) fn command(&self, line: &CommandLine) {
-        self.show.line(format!("       {line}"));
+        self.show.line(format!("     {line}"));
+    }
+
+    /// Prints a command line that both halves run: once is enough.
+    pub(crate) fn shared_command(&self, line: &CommandLine) {
+        if !self.guarded {
+            self.command(line);
+        }
+    }
+
+    /// Prints what came of it.
+    pub(crate) fn result(&self, text: impl AsRef<str>) {
+        self.show.line(format!("     → {}", text.as_ref()));
     }
 
     /// Takes what is left in the queue, so that nothing counts as lost that is only late.
@@ -137,7 +152,7 @@ impl<'a> Stage<'a> {
 
     /// With `--watch` a producer takes its time, so that the dashboard can follow.
     pub(crate) fn pace(&self) -> &'static str {
-        if self.show.watches() { "--rate 100" } else { "" }
+        if self.show.watches() { "--rate 50" } else { "" }
     }
 }
 

@@ -34,8 +34,10 @@ pub fn judge(half: &Half, damage: Damage) -> Vec<Broken> {
             let act = act.name.to_owned();
             broken.push(Broken { lesson: half.lesson, half: half.setting, act, what });
         };
-        if half.acts.is_empty() || act.figures.sent == 0 {
+        if act.figures.sent == 0 {
             say("nothing was sent".to_owned());
+        } else if act.figures.strange > 0 {
+            say(format!("{} messages were handled that should be on no queue", act.figures.strange));
         } else if !half.guarded && damage_in(act, damage) == 0 {
             say("the fault did no damage, so the lesson shows nothing".to_owned());
         } else if half.guarded {
@@ -64,6 +66,7 @@ fn guarded_faults(act: &Act, damage: Damage) -> impl Iterator<Item = (u64, &'sta
     // Order was promised only where it is the lesson.
     let out_of_order = if damage == Damage::OutOfOrder { figures.out_of_order } else { 0 };
     [
+        (u64::from(figures.handled == 0), "acts without a single message handled"),
         (figures.lost, "lost"),
         (figures.doubled, "doubled"),
         (out_of_order, "out of order"),

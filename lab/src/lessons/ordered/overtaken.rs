@@ -4,19 +4,18 @@ use super::{Act, LessonError, Stage, act, consumer, flights, queue, send};
 
 pub(super) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonError> {
     stage.show.look(if guarded {
-        "Queues, flights: Unacked stays up for a second, nothing goes round through a retry queue"
+        "Queues, flights: Ready 400; soon after, Unacked: failed flights wait here, and their keys with them"
     } else {
-        "Queues: failed flights wait in orders.retry.1s, later ones pass them"
+        "Queues, orders: Ready 400; soon after, orders.retry.1s: failed flights wait there, later ones pass"
     });
     let mut account = send(stage, guarded, flights(1, 400)).await?;
+    stage.show.hold().await;
     // The first flight of each airport fails, once.
-    let run =
-        consumer(guarded).exec("mkdir first-$CORREIO_KEY 2>/dev/null && exit 1; read -r f; echo \"$f\" >> handled");
-    let run = run.and("--idle 1");
+    let run = consumer(guarded).and("--idle 1");
+    let run = run.exec("mkdir first-$CORREIO_KEY 2>/dev/null && exit 1; read -r f; echo \"$f\" >> handled");
     stage.command(&run);
     stage.run(&run, &[0]).await?;
-    account.handled(stage.written("handled")?);
-    account.handled(stage.drain(queue(guarded)).await?);
-    stage.show.hold().await;
+    account.handled(&stage.written("handled")?);
+    account.handled(&stage.drain(queue(guarded)).await?);
     Ok(act(stage, "a failed message is overtaken", guarded.then_some("retry in place"), &account))
 }

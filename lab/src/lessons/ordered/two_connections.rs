@@ -20,19 +20,17 @@ pub(super) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonE
     let mut client = PlainClient::connect(&url).await?;
     // The second connection's: even numbers come a second after odd ones.
     proxy.delay(Which::Number(2), Direction::ClientToBroker, DELAY);
-    stage.show.line(
-        "       the lab's plain client sends flights 701 to 1,000 alternately on two connections, the second 1 s late",
-    );
+    stage.show.line("     the lab's plain lapin client sends flights 701 to 1000 alternately on two connections, the second 1 s late");
     client.publish_alternately(queue(guarded), lines.lines().map(|line| (origin(line), line))).await?;
-    client.close().await;
-    proxy.stop().await;
     account.all_confirmed();
     stage.show.hold().await;
+    client.close().await;
+    proxy.stop().await;
     let run = consumer(guarded).and("--output resequenced.ndjson --json --idle 1 --concurrency 1");
     stage.command(&run);
     stage.run(&run, &[0]).await?;
-    account.handled(stage.handled("resequenced.ndjson")?);
-    account.handled(stage.drain(queue(guarded)).await?);
+    account.handled(&stage.handled("resequenced.ndjson")?);
+    account.handled(&stage.drain(queue(guarded)).await?);
     Ok(act(stage, "one source on two connections", guarded.then_some("the resequencer"), &account))
 }
 

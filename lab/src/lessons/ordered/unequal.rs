@@ -9,14 +9,17 @@ pub(super) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonE
     stage.show.look(&format!(
         "Queues, {}, Consumers: Active is {} of the three",
         queue(guarded),
-        if guarded { "●  for one" } else { "●  for each" }
+        if guarded { "● for one" } else { "● for each" }
     ));
     let mut speeds = ["0", "0.02", "0.1"];
     stage.choices().shuffle(&mut speeds);
     let mut consumers = Vec::new();
-    for speed in speeds {
+    for (number, speed) in speeds.iter().enumerate() {
         let run = consumer(guarded).exec(&format!("sleep {speed}; read -r f; echo \"$f\" >> unequal"));
-        stage.command(&run);
+        if number == 0 {
+            stage.command(&run);
+            stage.show.line(format!("     … and two more of these with sleep {} and sleep {}", speeds[1], speeds[2]));
+        }
         consumers.push(stage.start(&run)?);
     }
     stage.until("three consumers on the queue", async || Ok(on_queue(stage.node, queue(guarded)).await? == 3)).await?;
@@ -30,8 +33,8 @@ pub(super) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonE
     for consumer in consumers {
         consumer.end(STOPS).await?.with(&[0])?;
     }
-    account.handled(stage.written("unequal")?);
-    account.handled(stage.drain(queue(guarded)).await?);
+    account.handled(&stage.written("unequal")?);
+    account.handled(&stage.drain(queue(guarded)).await?);
     Ok(act(stage, "three consumers of unequal speed", guarded.then_some("a single active consumer"), &account))
 }
 
