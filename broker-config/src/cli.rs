@@ -28,7 +28,7 @@ pub enum Exit {
 /// Which broker, on every command line.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BrokerArgs {
-    /// The broker, as amqp://USER:PASSWORD@HOST[:PORT][/VHOST].
+    /// The broker, as `amqp://USER:PASSWORD@HOST:PORT/VHOST`; port and virtual host may be left out.
     ///
     /// Without it, the environment variable AMQP_URL; without both, localhost under the program's own user, as in
     /// docker-compose.yml. A password is better not on a command line, where others can read it: leave it out of

@@ -110,6 +110,9 @@ pub enum Step {
 impl ConnectError {
     /// Whether trying again without changing anything is hopeless: wrong credentials, wrong virtual host, closed by
     /// the owner.
+    ///
+    /// Said of a first attempt. Who was connected before may have met a limit of the user's or the virtual host's,
+    /// for which the broker has the same code (530) as for one that is not there.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
