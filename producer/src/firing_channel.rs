@@ -68,13 +68,12 @@ impl FiringChannel {
         }
     }
 
-    /// Meanwhile the buffer fills, and past their deadline for room callers drop their messages.
+    /// Meanwhile the buffer fills, and past their deadline for room callers drop their messages. What is in the buffer
+    /// when the producer closes still gets its connection, until that gives up.
     async fn connect(&mut self) -> Option<LeasedChannel> {
-        let until = self.closing.clone();
         tokio::select! {
             channel = next_channel(self.connections.clone()) => Some(channel),
-            // Without a connection there is nothing that closing could wait for.
-            () = until.cancelled() => None,
+            () = self.give_up.cancelled() => None,
         }
     }
 

@@ -119,8 +119,8 @@ impl PublishingChannel {
                 End::Lost(fault) => fault,
             };
             match &fault {
-                // Its outcome says it.
-                Fault::OfOneMessage { .. } => tracing::debug!(%fault, "a message ended the publishing channel"),
+                // The message's outcome says it, or its owner wanted it.
+                Fault::OfOneMessage { .. } | Fault::Closing => tracing::debug!(%fault, "the publishing channel ended"),
                 _ => tracing::warn!(%fault, held = self.window.held(), "the publishing channel ended"),
             }
             leased.discard();
