@@ -51,6 +51,12 @@ pub enum ReplyCause {
         /// What the broker said.
         said: String,
     },
+    /// The broker sent what the AMQP client cannot read. Known case: a message with a text property (its id, its
+    /// type, the name of a header) that is not UTF-8; the connection ends before any code of ours sees it.
+    Unreadable {
+        /// What the client said.
+        reason: String,
+    },
     /// No reply at all: the connection or channel was gone, or something went wrong on the way.
     Lost {
         /// What happened.
@@ -72,10 +78,11 @@ impl ReplyCause {
     #[doc(hidden)]
     #[must_use]
     pub fn of(error: &lapin::Error) -> Self {
-        let ErrorKind::ProtocolError(reply) = error.kind() else {
-            return Self::Lost { reason: error.to_string() };
-        };
-        Self::of_code(reply.get_id(), reply.get_message().as_str())
+        match error.kind() {
+            ErrorKind::ProtocolError(reply) => Self::of_code(reply.get_id(), reply.get_message().as_str()),
+            ErrorKind::ParsingError(_) => Self::Unreadable { reason: error.to_string() },
+            _ => Self::Lost { reason: error.to_string() },
+        }
     }
 
     /// What a reply code with its text means.
@@ -106,7 +113,7 @@ impl ReplyCause {
             Self::InternalError { .. } => 541,
             Self::ConnectionForced { .. } => 320,
             Self::Other { code, .. } => *code,
-            Self::Lost { .. } => return None,
+            Self::Unreadable { .. } | Self::Lost { .. } => return None,
         })
     }
 
@@ -136,6 +143,7 @@ impl ReplyCause {
             | Self::InternalError { .. }
             | Self::ConnectionForced { .. }
             | Self::Other { .. }
+            | Self::Unreadable { .. }
             | Self::Lost { .. } => false,
         }
     }
@@ -152,7 +160,7 @@ impl ReplyCause {
             | Self::InternalError { said }
             | Self::ConnectionForced { said }
             | Self::Other { said, .. } => said,
-            Self::Lost { reason } => reason,
+            Self::Unreadable { reason } | Self::Lost { reason } => reason,
         }
     }
 
@@ -179,6 +187,10 @@ impl ReplyCause {
                 "the broker is stopping, or an operator closed the connection: it will be tried again"
             }
             Self::Other { .. } => "look into the broker's log",
+            Self::Unreadable { .. } => {
+                "a message whose id, type or other text property is not UTF-8 does this: find it in the dashboard (the \
+                 queue's “Get messages”) and take it off, as it will end every connection that receives it"
+            }
             Self::Lost { .. } => "it will be tried again on a new connection",
         }
     }
