@@ -13,7 +13,18 @@ pub(crate) trait CopyPublisher: Send + Sync {
 }
 
 /// A copy on its way.
-pub(crate) type Publishing = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+pub(crate) type Publishing = Pin<Box<dyn Future<Output = Result<(), NotCopied>> + Send>>;
+
+/// Why a copy is not known to be on its queue.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotCopied {
+    /// There is no such queue; the broker does not have the copy.
+    #[error("{0}")]
+    NoQueue(String),
+    /// It was refused, or never answered; the broker may have the copy.
+    #[error("{0}")]
+    Unconfirmed(String),
+}
 
 impl CopyPublisher for Producer {
     fn publish(self: Arc<Self>, copy: Envelope) -> Publishing {
@@ -22,14 +33,15 @@ impl CopyPublisher for Producer {
                 match self.forward(copy).await {
                     Ok(receipt) => match receipt.await {
                         Outcome::Confirmed => Ok(()),
-                        other => Err(other.to_string()),
+                        Outcome::Unroutable { reason } => Err(NotCopied::NoQueue(reason)),
+                        other => Err(NotCopied::Unconfirmed(other.to_string())),
                     },
-                    Err(error) => Err(error.to_string()),
+                    Err(error) => Err(NotCopied::Unconfirmed(error.to_string())),
                 }
             };
             match timeout(DEADLINE, confirmed).await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(format!("no answer within {DEADLINE:?}")),
+                Err(_) => Err(NotCopied::Unconfirmed(format!("no answer within {DEADLINE:?}"))),
             }
         })
     }

@@ -1,6 +1,10 @@
 //! One message that a consumer holds, and where on its way it is.
 
-use std::{num::NonZeroU32, sync::Arc, time::Instant};
+use std::{
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use correio_guarantees::{HandledId, Place};
 use correio_message::{DeadReason, Envelope, Sequence};
@@ -70,7 +74,7 @@ pub(crate) enum End {
 /// A copy that is to be on its queue before the original is acknowledged.
 #[derive(Clone, Debug)]
 pub(crate) enum Copy {
-    Retry { envelope: Envelope, due: Instant },
+    Retry { envelope: Envelope, due: Instant, delay: Duration, attempt: NonZeroU32 },
     DeadLetter { envelope: Envelope, reason: DeadReason, error: String },
 }
 

@@ -381,8 +381,14 @@ impl Pipeline {
         match settlement {
             Settlement::Acknowledge => self.remember(ticket, End::Handled, now.at),
             Settlement::Drop { reason } => self.remember(ticket, End::Dropped { reason }, now.at),
-            Settlement::RetryLater { delay, attempt } => self.send_round(ticket, delay, attempt, now),
-            Settlement::RetryInPlace { delay, attempt } => self.wait_in_place(ticket, delay, attempt, now),
+            Settlement::RetryLater { delay, attempt } => {
+                self.counts.retried(1);
+                self.send_round(ticket, delay, attempt, now);
+            }
+            Settlement::RetryInPlace { delay, attempt } => {
+                self.counts.retried(1);
+                self.wait_in_place(ticket, delay, attempt, now);
+            }
             Settlement::DeadLetter { reason, error } => self.park(ticket, reason, error, now),
         }
     }

@@ -23,7 +23,8 @@ pub struct Startup {
     pub no_parking_queue: Option<String>,
     /// These delay queues are missing: a failed message is retried in place and holds a place of the prefetch.
     pub no_delay_queues: Vec<String>,
-    /// Order was asked for, and AMQP does not show whether the queue has a single active consumer.
+    /// Order was asked for, and nothing seen here tells whether the queue has a single active consumer: it has no parking
+    /// queue, so it is none of ours, or the login may not look for its delay queues.
     pub single_active_consumer_unseen: bool,
 }
 
@@ -54,7 +55,7 @@ impl Startup {
         if self.single_active_consumer_unseen {
             warnings.push(format!(
                 "AMQP does not show whether {queue} has a single active consumer, and without one the order is lost as soon as \
-                 a second consumer comes; `cargo broker apply --queue {queue} --ordered` makes such a queue"
+                 a second consumer comes; `cargo broker check --queue {queue} --ordered` compares what can be compared"
             ));
         }
         warnings
@@ -116,16 +117,21 @@ pub(crate) async fn look(connections: &Connections, settings: &Settings) -> Resu
             // A delay queue tells a shared queue: an ordered one has none, because what went round would be overtaken.
             let first = |schedule: &RetrySchedule| schedule.delays().first().copied();
             let tell_tales = [first(schedule), first(&RetrySchedule::default())];
+            let mut unseen = !can_park;
             for delay in tell_tales.into_iter().flatten() {
                 let delay_queue = name(retry_queue_name(queue, delay))?;
-                if is_there(connections, &delay_queue).await? == Seen::There {
-                    return Err(ConsumeError::QueueIsShared {
-                        queue: queue.to_string(),
-                        delay_queue: delay_queue.to_string(),
-                    });
+                match is_there(connections, &delay_queue).await? {
+                    Seen::Missing => {}
+                    Seen::Forbidden { .. } => unseen = true,
+                    Seen::There => {
+                        return Err(ConsumeError::QueueIsShared {
+                            queue: queue.to_string(),
+                            delay_queue: delay_queue.to_string(),
+                        });
+                    }
                 }
             }
-            startup.single_active_consumer_unseen = !can_park;
+            startup.single_active_consumer_unseen = unseen;
         }
     }
     Ok((startup, Company { parking, can_park, delays }))

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     context::Context,
-    copies::CopyPublisher,
+    copies::{CopyPublisher, NotCopied},
     handled_log::{HandledLog, LogError},
     handler::AnyHandler,
     held::Ticket,
@@ -35,7 +35,7 @@ pub(crate) struct Work {
 pub(crate) enum Done {
     Handler(Ticket, Result<Verdict, Failure>),
     Aborted(Ticket),
-    Copy(Ticket, Result<(), String>),
+    Copy(Ticket, Result<(), NotCopied>),
     Log(LogAnswer),
 }
 

@@ -10,6 +10,7 @@ use correio_message::{Attempt, DeadLetter, DeadReason, Envelope, dead_letter, re
 
 use super::{Effect, Moment, Pipeline};
 use crate::{
+    copies::NotCopied,
     error::ConsumeError,
     held::{Copy, End, Stage, Ticket},
     processing::Acknowledgement,
@@ -103,17 +104,15 @@ impl Pipeline {
             return self.wait_in_place(ticket, delay, attempt, now);
         };
         let Some(held) = self.held.get(&ticket) else { return };
-        self.counts.retried(1);
         // Never early: the jitter is on top of the delay, and the copy's own expiry.
         let wait = jittered(delay, (self.rules.jitter)());
-        let attempt = Attempt { number: attempt, first_failed_at_us: held.first_failed_at_us.unwrap_or(now.unix_us) };
-        let envelope = retry(&held.envelope, queue, wait, attempt);
-        self.copy(ticket, Copy::Retry { envelope, due: now.at + wait });
+        let said = Attempt { number: attempt, first_failed_at_us: held.first_failed_at_us.unwrap_or(now.unix_us) };
+        let envelope = retry(&held.envelope, queue, wait, said);
+        self.copy(ticket, Copy::Retry { envelope, due: now.at + wait, delay, attempt });
     }
 
     /// The message keeps its place, and its key waits; it holds no handler meanwhile.
     pub(super) fn wait_in_place(&mut self, ticket: Ticket, delay: Duration, attempt: NonZeroU32, now: Moment) {
-        self.counts.retried(1);
         if self.stopping {
             return self.give_back(ticket);
         }
@@ -127,17 +126,7 @@ impl Pipeline {
     pub(super) fn park(&mut self, ticket: Ticket, reason: DeadReason, error: String, now: Moment) {
         let Some(held) = self.held.get(&ticket) else { return };
         if !self.rules.company.can_park {
-            let failure = ConsumeError::NowhereToPark {
-                message: held.name(),
-                error,
-                queue: self.rules.queue.to_string(),
-                parking_queue: self.rules.company.parking.to_string(),
-            };
-            tracing::error!(%failure, "nowhere to park a message");
-            if self.rules.acknowledgement == Acknowledgement::AfterHandling {
-                self.effects.push(Effect::End(failure));
-            }
-            return self.give_back(ticket);
+            return self.end_for_want_of_a_parking_queue(ticket, error);
         }
         let letter = DeadLetter {
             reason,
@@ -159,7 +148,7 @@ impl Pipeline {
     }
 
     /// What became of a copy: on its queue, or why that is not known.
-    pub(crate) fn on_copy(&mut self, ticket: Ticket, outcome: Result<(), String>, now: Moment) {
+    pub(crate) fn on_copy(&mut self, ticket: Ticket, outcome: Result<(), NotCopied>, now: Moment) {
         // Its channel may be gone: the original comes again, and deduplication knows the copy by its id.
         let Some(held) = self.held.get_mut(&ticket) else { return };
         let name = held.name();
@@ -183,20 +172,48 @@ impl Pipeline {
                 *tries += 1;
                 let tries = *tries;
                 self.counts.unconfirmed_copies(1);
-                tracing::warn!(message = name, tries, cause, "a copy was not confirmed; the original stays unsettled");
-                if tries < MOST_TRIES {
-                    let wait = FIRST_PAUSE.saturating_mul(1 << (tries - 1));
-                    let due = now.at + jittered(wait, (self.rules.jitter)());
-                    *again_at = Some(due);
-                    self.timers.insert((due, ticket));
-                } else if self.rules.processing.is_ordered() && !self.stopping {
+                tracing::warn!(message = name, tries, %cause, "a copy was not confirmed; the original stays unsettled");
+                match (copy, cause) {
+                    (Copy::Retry { delay, attempt, .. }, NotCopied::NoQueue(_)) => {
+                        // The queue is gone, or was never seen because the login may not look: the broker has no copy.
+                        let (delay, attempt) = (*delay, *attempt);
+                        self.wait_in_place(ticket, delay, attempt, now);
+                    }
+                    _ if tries < MOST_TRIES => {
+                        let wait = FIRST_PAUSE.saturating_mul(1 << (tries - 1));
+                        let due = now.at + jittered(wait, (self.rules.jitter)());
+                        *again_at = Some(due);
+                        self.timers.insert((due, ticket));
+                    }
+                    (Copy::DeadLetter { error, .. }, NotCopied::NoQueue(_)) => {
+                        let error = std::mem::take(error);
+                        self.end_for_want_of_a_parking_queue(ticket, error);
+                    }
                     // One message given back would be overtaken by those behind it; with the channel all go back.
-                    self.effects.push(Effect::CloseChannel);
-                } else {
-                    self.give_back(ticket);
+                    _ if self.rules.processing.is_ordered() && !self.stopping => {
+                        self.effects.push(Effect::CloseChannel);
+                    }
+                    _ => self.give_back(ticket),
                 }
             }
         }
+    }
+
+    /// Going on would hand this message out for ever: it is given back, and an operator has to make the queue.
+    fn end_for_want_of_a_parking_queue(&mut self, ticket: Ticket, error: String) {
+        let Some(held) = self.held.get(&ticket) else { return };
+        let failure = ConsumeError::NowhereToPark {
+            message: held.name(),
+            error,
+            queue: self.rules.queue.to_string(),
+            parking_queue: self.rules.company.parking.to_string(),
+        };
+        tracing::error!(%failure, "nowhere to park a message");
+        // Acknowledged on receipt, it cannot come again.
+        if self.rules.acknowledgement == Acknowledgement::AfterHandling {
+            self.effects.push(Effect::End(failure));
+        }
+        self.give_back(ticket);
     }
 
     /// The message is not done with here. Unordered, it is given back now; ordered, with its channel, because the
@@ -232,6 +249,6 @@ impl Pipeline {
     }
 }
 
-/// How often a copy is published before its message is given back: with the pauses about two minutes.
+/// How often a copy is published before its message is given back: with the pauses about a minute.
 const MOST_TRIES: u32 = 7;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use correio_message::{Destination, Durability, Key, Line, Message, MessageId, Se
 use uuid::Uuid;
 
 use super::*;
-use crate::handled_log::LogError;
+use crate::{copies::NotCopied, handled_log::LogError};
 
 /// A pipeline with a log, a clock and a broker that remembers what was acknowledged.
 struct History {
@@ -195,7 +195,11 @@ impl History {
 
     fn confirm(&mut self, outcome: Result<(), &str>) -> Envelope {
         let (ticket, copy) = self.publishing.remove(0);
-        self.pipeline.on_copy(ticket, outcome.map_err(str::to_owned), self.now);
+        let outcome = outcome.map_err(|cause| match cause {
+            "no queue" => NotCopied::NoQueue(cause.to_owned()),
+            _ => NotCopied::Unconfirmed(cause.to_owned()),
+        });
+        self.pipeline.on_copy(ticket, outcome, self.now);
         self.go_on();
         copy
     }
@@ -362,7 +366,7 @@ fn a_copy_that_is_not_confirmed_is_published_again_with_growing_pauses_and_at_la
     h.fail("a");
     let mut pauses = 0;
     while h.given_back.is_empty() {
-        h.confirm(Err("unroutable"));
+        h.confirm(Err("unknown"));
         assert!(h.publishing.is_empty(), "published again at once: a hot loop");
         if h.given_back.is_empty() {
             h.pass(Duration::from_millis(999));
@@ -375,6 +379,36 @@ fn a_copy_that_is_not_confirmed_is_published_again_with_growing_pauses_and_at_la
     assert_eq!(h.given_back, [tag]);
     assert!(h.acknowledged.is_empty());
     assert_eq!(h.tally().handed_back, 1);
+}
+
+#[test]
+fn without_its_delay_queue_a_message_is_retried_in_place_with_the_same_attempts_and_delays() {
+    let mut h = History::of(independent(4, 1));
+    h.deliver(&message("a"));
+    h.fail("a");
+    h.confirm(Err("no queue"));
+    h.pass(Duration::from_millis(999));
+    assert!(h.running().is_empty() && h.acknowledged.is_empty());
+    h.pass(Duration::from_millis(1));
+    assert_eq!((h.running.len(), h.running[0].1.attempt().get()), (1, 2));
+    h.fail("a");
+    assert_eq!(h.confirm(Ok(())).route.to_string(), "correio.dead/q.dead");
+    assert_eq!((h.tally().retried, h.tally().dead), (1, 1));
+}
+
+#[test]
+fn when_the_parking_queue_is_gone_the_consumer_tries_for_a_while_and_then_ends() {
+    let mut h = History::of(independent(4, 0));
+    let tag = h.deliver(&message("a"));
+    h.fail("a");
+    let began = h.now.at;
+    while h.ended.is_none() {
+        h.confirm(Err("no queue"));
+        assert!(h.publishing.is_empty());
+        h.pass(SECOND * 64);
+    }
+    assert!(h.now.at - began > SECOND * 60);
+    assert_eq!(h.given_back, [tag]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     Acknowledgement, Context, Counts, LogError, LogFuture, MemoryLog, Processing, Verdict,
-    copies::{CopyPublisher, Publishing},
+    copies::{CopyPublisher, NotCopied, Publishing},
     handled_log::HandledLog,
     handler::Handlers,
     pipeline::{Delivery, Rules},
@@ -120,7 +120,7 @@ impl CopyPublisher for FakePublisher {
         Box::pin(async move {
             let answer = self.answers.answer().await;
             self.wire.note(if answer.is_ok() { "confirm" } else { "refuse" });
-            answer
+            answer.map_err(NotCopied::Unconfirmed)
         })
     }
 }
