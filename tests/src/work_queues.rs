@@ -28,7 +28,7 @@ impl<'n> WorkQueue<'n> {
     }
 
     async fn made(node: &'n Node, name: &str, more: &[&str]) -> Self {
-        let args = ["apply", "--queue", name].iter().chain(more).copied();
+        let args = ["apply", "--queue", name].into_iter().chain(more.iter().copied());
         let applied =
             Program::new("broker").args(args).env("AMQP_URL", node.amqp_url(Login::Lab)).finish(PATIENCE).await;
         assert_eq!(applied.code, Some(0), "broker apply: {applied}");

@@ -260,9 +260,8 @@ async fn when_the_disk_is_full_it_stops_and_loses_nothing() {
 async fn wrong_usage_is_exit_code_2_and_names_the_thing_and_the_way_out() {
     for_each(async |node| {
         let queue = WorkQueue::shared(node, "wrong-usage").await;
-        let cases: [(&[&str], &str); 6] = [
+        let cases: [(&[&str], &str); 5] = [
             (&["--from", "nowhere"], "broker apply --queue nowhere"),
-            (&["--from", queue.name(), "--ordered"], "shared queue"),
             (&["--from", queue.name(), "--output", "/no/such/folder/file"], "/no/such/folder/file"),
             (&["--from", queue.name(), "--exec", "true", "--output", "x"], "--exec"),
             (&["--from", queue.name(), "--idle", "soon"], "soon"),
@@ -278,6 +277,22 @@ async fn wrong_usage_is_exit_code_2_and_names_the_thing_and_the_way_out() {
             assert_eq!(ran.code, Some(2), "{args:?}: {ran}");
             assert!(ran.stderr.contains(named) && !ran.stderr.contains("panicked"), "{args:?}: {ran}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn order_of_a_shared_queue_is_wrong_usage() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "shared").await;
+        // A login that may look for the delay queues, which tell.
+        let ran = Program::new("consumer")
+            .args(["run", "--from", queue.name(), "--ordered"])
+            .env("AMQP_URL", node.amqp_url(Login::Lab))
+            .finish(PATIENCE)
+            .await;
+        assert_eq!(ran.code, Some(2), "{ran}");
+        assert!(ran.stderr.contains("shared is a shared queue") && ran.stderr.contains("--ordered"), "{ran}");
     })
     .await;
 }

@@ -35,21 +35,19 @@ impl DeadLetters {
     pub async fn list(&self, limit: NonZeroU32) -> Result<Listing, DeadLettersError> {
         let parking = self.parking().await?;
         let mut listing = Listing { letters: Vec::new(), more: 0 };
-        let mut held = None;
+        let mut held = Vec::new();
         let mut bytes = 0;
         while listing.letters.len() < limit.get() as usize && bytes < MOST_BYTES {
             let Some(parked) = parking.next().await? else {
                 listing.more = 0;
                 break;
             };
-            held = Some(parked.tag);
+            held.push(parked.tag);
             bytes += parked.envelope.body.len() + parked.envelope.properties.weight();
             listing.more = parked.behind;
             listing.letters.push(DeadLetterSummary::of(&parked.envelope));
         }
-        if let Some(last) = held {
-            parking.give_back_up_to(last).await?;
-        }
+        parking.give_back(&held).await?;
         parking.close().await?;
         Ok(listing)
     }

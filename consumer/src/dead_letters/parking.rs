@@ -11,7 +11,7 @@ use lapin::{
     options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::DeadLettersError;
 
@@ -71,10 +71,29 @@ impl Parking {
         Ok(())
     }
 
-    /// Gives back every letter up to this one that was not removed.
-    pub(super) async fn give_back_up_to(&self, tag: u64) -> Result<(), DeadLettersError> {
-        let all = BasicNackOptions { multiple: true, requeue: true };
-        within("giving the letters back", self.channel.channel().basic_nack(tag, all)).await?;
+    /// Gives these letters back, in this order; every other one that was handed to us is removed already.
+    ///
+    /// A few at a time: past 32 requests under way at once a quorum queue's leader takes the later ones backwards.
+    pub(super) async fn give_back(&self, tags: &[u64]) -> Result<(), DeadLettersError> {
+        let mut few = tags.chunks(GIVEN_BACK_AT_ONCE).peekable();
+        while let Some(tags) = few.next() {
+            let Some(last) = tags.last() else { break };
+            let before = if few.peek().is_some() { Some(self.waiting().await?) } else { None };
+            let all = BasicNackOptions { multiple: true, requeue: true };
+            within("giving the letters back", self.channel.channel().basic_nack(*last, all)).await?;
+            if let Some(before) = before {
+                self.until_waiting(before.saturating_add(tags.len() as u32)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until so many letters wait, but not long: somebody else may be taking them. Only their order is at stake.
+    async fn until_waiting(&self, wanted: u32) -> Result<(), DeadLettersError> {
+        let until = Instant::now() + TAKEN_IN;
+        while self.waiting().await? < wanted && Instant::now() < until {
+            sleep(LOOKING_AGAIN).await;
+        }
         Ok(())
     }
 
@@ -109,6 +128,10 @@ fn failed(step: &'static str, cause: ReplyCause) -> DeadLettersError {
     }
 }
 
+const GIVEN_BACK_AT_ONCE: usize = 16;
+/// How long it may take until letters given back are waiting again.
+const TAKEN_IN: Duration = Duration::from_millis(500);
+const LOOKING_AGAIN: Duration = Duration::from_millis(2);
 const ASKING: &str = "asking for the parking queue";
 /// How long one answer of the broker is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -94,7 +94,7 @@ impl DeadLetters {
             producer: &producer,
             done: Replayed::default(),
             begun: VecDeque::new(),
-            held: None,
+            held: Vec::new(),
         };
         let ended = work.run(limit.map_or(u32::MAX, NonZeroU32::get), stop).await;
         let done = work.done;
@@ -116,8 +116,8 @@ struct Work<'r> {
     producer: &'r Producer,
     done: Replayed,
     begun: VecDeque<Begun>,
-    /// The last letter that stays: all that are not acknowledged up to here are given back at the end.
-    held: Option<u64>,
+    /// The letters that stay: given back at the end.
+    held: Vec<u64>,
 }
 
 /// A letter whose copy is out.
@@ -141,7 +141,7 @@ impl Work<'_> {
             left -= 1;
             if !self.filter.wants(&parked) {
                 self.done.passed_over += 1;
-                self.held = Some(parked.tag);
+                self.held.push(parked.tag);
                 continue;
             }
             begun += 1;
@@ -154,10 +154,8 @@ impl Work<'_> {
             answered &= self.settle_oldest().await?;
         }
         self.done.ended_early |= !answered;
-        match self.held {
-            Some(last) => self.parking.give_back_up_to(last).await,
-            None => Ok(()),
-        }
+        self.held.sort_unstable();
+        self.parking.give_back(&self.held).await
     }
 
     async fn begin(&mut self, parked: Parked) {
@@ -187,7 +185,7 @@ impl Work<'_> {
     }
 
     fn stays(&mut self, tag: u64, id: Option<MessageId>, why: String) {
-        self.held = self.held.max(Some(tag));
+        self.held.push(tag);
         self.done.keep(id, why);
     }
 }

@@ -25,12 +25,12 @@ pub(crate) fn write_lines(builder: ConsumerBuilder, lines: Lines, json: bool) ->
     if json {
         builder.on_any(move |_: Bytes, context: Context| {
             let lines = lines.clone();
-            async move { lines.write(json_line(&context), &context).await }
+            async move { lines.write(json_line(&context)).await }
         })
     } else {
-        builder.on_any(move |line: PlainLine, context: Context| {
+        builder.on_any(move |line: PlainLine| {
             let lines = lines.clone();
-            async move { lines.write(line.bytes(), &context).await }
+            async move { lines.write(line.bytes()).await }
         })
     }
 }
@@ -46,27 +46,42 @@ pub(crate) fn run_commands(builder: ConsumerBuilder, command: String, status: St
 
 /// Lines that go to an output, and what happens when it fails.
 ///
-/// A full disk or a reader that has gone is no fault of the message: it must not be retried until it is parked. So
-/// the first failure stops the consumer, and the messages go back to the queue.
+/// A full disk or a reader that has gone is no fault of the message: it must neither be retried nor parked. So the
+/// first failure ends the consumer, and a message whose line was not written stays unsettled: it goes back.
 #[derive(Debug)]
 pub(crate) struct Lines {
     pub(crate) output: Output,
     /// How long one line may wait to be written.
     pub(crate) patience: Duration,
-    pub(crate) stop: CancellationToken,
     pub(crate) broken: Broken,
 }
 
-/// Why the output failed, once it has.
-pub(crate) type Broken = Arc<OnceLock<WriteFailed>>;
+/// Whether, and why, the output failed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Broken {
+    why: Arc<OnceLock<WriteFailed>>,
+    told: CancellationToken,
+}
+
+impl Broken {
+    /// Why the output failed, once it has.
+    pub(crate) fn why(&self) -> Option<&WriteFailed> {
+        self.why.get()
+    }
+
+    /// Comes back when the output has failed.
+    pub(crate) async fn failed(&self) {
+        self.told.cancelled().await;
+    }
+}
 
 impl Lines {
-    async fn write(&self, line: Vec<u8>, context: &Context) -> Result<(), WriteFailed> {
+    async fn write(&self, line: Vec<u8>) -> Result<(), WriteFailed> {
         let written = timeout(self.patience, self.output.write(line)).await;
         let Err(failed) = written.unwrap_or(Err(WriteFailed::Unread { waited: self.patience })) else { return Ok(()) };
-        self.stop.cancel();
-        // Failing earlier would count as a failure of the message. The handler deadline bounds this.
-        context.stopping().cancelled().await;
-        Err(self.broken.get_or_init(|| failed).clone())
+        self.broken.why.get_or_init(|| failed);
+        self.broken.told.cancel();
+        // An error would count as a failure of the message. The consumer is ended under this one's feet.
+        std::future::pending().await
     }
 }

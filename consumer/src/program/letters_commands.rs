@@ -42,7 +42,7 @@ pub(crate) async fn replay(args: Replay, address: Address) -> Result<Exit, Faile
     let filter = ReplayFilter { id: args.id, reason: args.reason.map(Into::into), message_type: args.message_type };
     let stop = CancellationToken::new();
     let letters = DeadLetters::of(address, args.from.clone());
-    let replaying = letters.replay(&filter, args.limit, &stop);
+    let replaying = Box::pin(letters.replay(&filter, args.limit, &stop));
     let (done, cut_short) = match signals::stopping(replaying, &stop, &status).await {
         Some(Ok(done)) => (done, None),
         Some(Err(DeadLettersError::CutShort { done, cause })) => (*done, Some(cause)),

@@ -1,9 +1,10 @@
 //! `consumer run`.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use correio_broker_config::{Address, cli::Exit};
 use serde_json::json;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -37,7 +38,8 @@ pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
             Dedup::Off => Deduplication::Off,
         })
         .handler_deadline(args.handler_deadline)
-        .drain_deadline(args.drain_deadline);
+        .drain_deadline(args.drain_deadline)
+        .connect_deadline(CONNECTING);
     if let Some(count) = args.count {
         builder = builder.stop_after_count(count);
     }
@@ -51,7 +53,7 @@ pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
             let (output, thread) = open(&args.output).map_err(|error| Failed::output(&args.output, &error))?;
             writing = Some(thread);
             let patience = args.handler_deadline * 3 / 4;
-            let lines = Lines { output, patience, stop: stop.clone(), broken: broken.clone() };
+            let lines = Lines { output, patience, broken: broken.clone() };
             write_lines(builder, lines, args.json)
         }
     };
@@ -59,24 +61,40 @@ pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
 
     begin(&args, &address, &status);
     let ended = CancellationToken::new();
+    let counts = consumer.counts();
     let following = tokio::spawn({
-        let (status, counts, ended) = (status.clone(), consumer.counts(), ended.clone());
+        let (status, counts, ended) = (status.clone(), counts.clone(), ended.clone());
         async move { status.follow(counts, ended).await }
     });
-    let summary = signals::stopping(consumer.run(stop.clone()), &stop, &status).await;
+    let running = until_broken(consumer.run(stop.clone()), &broken, &stop);
+    let summary = signals::stopping(Box::pin(running), &stop, &status).await.flatten();
     ended.cancel();
     // It ends at once, and only draws; a panic in it is no reason to fail.
     let _ = following.await;
     if let Some(writing) = writing {
         writing.join().await;
     }
-    if let Some(broken) = broken.get() {
-        status.say(&format!("{broken}: stopped; what was not written is still in the queue"));
+    if let Some(why) = broken.why() {
+        status.say(&format!("{why}: stopped; what was not written goes back to the queue"));
     }
-    let Some(summary) = summary else { return Ok(Exit::Incomplete) };
+    let Some(summary) = summary else {
+        status.say(&format!("when it was stopped: {}", in_words(&counts.now())));
+        return Ok(Exit::Incomplete);
+    };
     let summary = summary?;
     end(&args, &summary, &status);
-    Ok(if summary.is_clean() && broken.get().is_none() { Exit::Success } else { Exit::Incomplete })
+    Ok(if summary.is_clean() && broken.why().is_none() { Exit::Success } else { Exit::Incomplete })
+}
+
+/// Runs until the end, or, once the output has failed, for the moment that what was written needs to be settled.
+/// `None`: ended where it stood; what was not settled goes back.
+async fn until_broken<T>(running: impl Future<Output = T>, broken: &Broken, stop: &CancellationToken) -> Option<T> {
+    tokio::pin!(running);
+    tokio::select! {
+        done = &mut running => return Some(done),
+        () = broken.failed() => stop.cancel(),
+    }
+    timeout(SETTLING, running).await.ok()
 }
 
 fn processing(args: &Run) -> Processing {
@@ -134,3 +152,8 @@ fn end(args: &Run, summary: &Summary, status: &Status) {
         status.say(&format!("the dead letters: `consumer dead-letters list --from {}`", args.from));
     }
 }
+
+/// How long a consumer whose output has failed may go on settling.
+const SETTLING: Duration = Duration::from_secs(1);
+/// How long the first connection is tried for: somebody waits for the answer.
+const CONNECTING: Duration = Duration::from_secs(5);
