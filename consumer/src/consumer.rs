@@ -201,7 +201,7 @@ impl Consumer {
                 }
                 Over::Lost(cause) => {
                     tracing::warn!(queue = %settings.queue, cause, "the subscription was lost and will be renewed");
-                    link.discard();
+                    drop(link);
                 }
             }
             subscription.on_lost(settings.handler_deadline).await;

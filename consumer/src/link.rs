@@ -6,7 +6,7 @@ use bytes::Bytes;
 use correio_broker_config::{Connections, LeasedChannel, ReplyCause, host_name, wire};
 use correio_guarantees::Ack;
 use correio_message::{Envelope, Route, ShortText};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::{
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
@@ -40,7 +40,8 @@ pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<(), String>> + Send>
 
 /// A subscription on a lapin channel.
 pub(crate) struct Subscribed {
-    lease: LeasedChannel,
+    /// Taken only by what ends the subscription.
+    lease: Option<LeasedChannel>,
     stream: lapin::Consumer,
 }
 
@@ -70,16 +71,25 @@ impl Subscribed {
         let options = BasicConsumeOptions::default();
         let consuming = channel.basic_consume(wire::short_string(queue), tag, options, FieldTable::default());
         let stream = bounded("subscribing", consuming).await?;
-        Ok(Self { lease, stream })
+        Ok(Self { lease: Some(lease), stream })
     }
 }
 
 impl Subscribed {
-    /// Throws a channel away that is gone, or in doubt, together with its connection.
-    pub(crate) fn discard(self) {
-        let Self { lease, stream } = self;
-        lease.discard();
-        drop(stream);
+    fn channel(&self) -> lapin::Channel {
+        self.lease.as_ref().unwrap_or_else(|| unreachable!("taken only by what ends it")).channel().clone()
+    }
+}
+
+/// Throws channel and connection away, in doubt or in the middle of everything.
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            // A stream that is dropped on an open channel cancels its consumer, and that reorders a queue with a single
+            // active consumer. So the connection is on its way out first: polled once, this only puts a frame on it.
+            let _ = lease.connection().close(REPLY_SUCCESS, ShortString::default()).now_or_never();
+            lease.discard();
+        }
     }
 }
 
@@ -91,30 +101,30 @@ impl Link for Subscribed {
 
     fn ack(&self, Ack { tag, multiple }: Ack) -> Answer {
         // Directly on the channel: through `Delivery` they may be reordered by its internal queue.
-        let channel = self.lease.channel().clone();
+        let channel = self.channel();
         answer(async move { channel.basic_ack(tag, BasicAckOptions { multiple }).await })
     }
 
     fn give_back(&self, tag: u64) -> Answer {
-        let channel = self.lease.channel().clone();
+        let channel = self.channel();
         // Not the default options: they do not requeue.
         let options = BasicNackOptions { multiple: false, requeue: true };
         answer(async move { channel.basic_nack(tag, options).await })
     }
 
     fn cancel(&self) -> Answer {
-        let channel = self.lease.channel().clone();
+        let channel = self.channel();
         let tag = self.stream.tag();
         answer(async move { channel.basic_cancel(tag, BasicCancelOptions::default()).await })
     }
 
-    async fn close(self) {
-        let Self { lease, stream } = self;
-        if let Err(error) = lease.close().await {
+    async fn close(mut self) {
+        if let Some(lease) = self.lease.take()
+            && let Err(error) = lease.close().await
+        {
             tracing::debug!(%error, "the channel was not closed in good order");
         }
-        // Only now: dropped on an open channel it would cancel, which reorders a queue with a single active consumer.
-        drop(stream);
+        // The stream is dropped only now, when there is nothing left to cancel.
     }
 }
 
@@ -150,5 +160,6 @@ async fn bounded<T>(
     }
 }
 
+const REPLY_SUCCESS: u16 = 200;
 /// How long one step with the broker may take.
 pub(crate) const STEP_DEADLINE: Duration = Duration::from_secs(10);
