@@ -27,7 +27,8 @@ pub(crate) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Half, Lesson
         if guarded { "20" } else { "0" }
     ));
     let run = CommandLine::consumer("run --from orders --concurrency 20").and(setting(guarded));
-    let run = run.exec("echo $$ >> begun; sleep 60; cat >> handled");
+    let run = run.and(stage.if_watched("--handler-deadline 500", ""));
+    let run = run.exec(&format!("echo $$ >> begun; sleep {}; cat >> handled", stage.if_watched("500", "60")));
     stage.command(&run);
     let mut consumer = stage.start(&run)?;
     let held_commands = HeldCommands::new(stage.path("begun"));

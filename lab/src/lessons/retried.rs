@@ -27,7 +27,7 @@ pub(crate) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Half, Lesson
     } else {
         "Queues, orders.dead: Ready 11"
     });
-    let run = CommandLine::consumer("run --from orders").and(setting(guarded)).and("--idle 1").exec(&worker(stage));
+    let run = CommandLine::consumer("run --from orders").and(setting(guarded)).and("--idle 2").exec(&worker(stage));
     stage.command(&run);
     // 1: some are dead letters, which is the lesson.
     stage.run(&run, &[1]).await?;

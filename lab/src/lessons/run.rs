@@ -35,7 +35,8 @@ pub async fn run(args: DemoArgs) -> Result<Ran, LessonError> {
     let mut stop = Stop::listen();
     let prepared = async {
         let programs = Programs::ready().await?;
-        let options = NodeOptions { with_project_files: true, dashboard: true, ..NodeOptions::default() };
+        let options =
+            NodeOptions { with_project_files: true, dashboard: true, usual_port: args.stay, ..NodeOptions::default() };
         let node = Node::start(options).await.map_err(LessonError::NoBroker)?;
         Ok::<_, LessonError>((programs, node))
     };
@@ -71,9 +72,7 @@ async fn hold_lessons(args: &DemoArgs, node: &Node, programs: &Programs, show: &
     let lessons = if args.lessons.is_empty() { Lesson::ALL.to_vec() } else { args.lessons.clone() };
     let started = Instant::now();
     show.line(format!("RabbitMQ {}, seed {seed}. A private node: {}", node.version(), whereabouts(node)));
-    show.line(
-        "Repeat any line below against it (--stay), or against one of `cargo demo broker` or `docker compose up -d`.",
-    );
+    show.line("Repeat a line after `cargo demo broker` or `docker compose up -d`; with AMQP_URL it went through a proxy of this run.");
     let (mut halves, mut broken) = (Vec::new(), Vec::new());
     for (number, lesson) in lessons.iter().enumerate() {
         show.line(format!("\n{}. {}", number + 1, lesson.name().to_uppercase()));

@@ -29,6 +29,10 @@ pub struct Broken {
 #[must_use]
 pub fn judge(half: &Half, damage: Damage) -> Vec<Broken> {
     let mut broken = Vec::new();
+    if half.acts.is_empty() {
+        let (act, what) = ("no act".to_owned(), "nothing was sent".to_owned());
+        broken.push(Broken { lesson: half.lesson, half: half.setting, act, what });
+    }
     for act in &half.acts {
         let mut say = |what: String| {
             let act = act.name.to_owned();

@@ -11,7 +11,7 @@ pub(super) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonE
     let mut account = send(stage, guarded, flights(1, 400)).await?;
     stage.show.hold().await;
     // The first flight of each airport fails, once.
-    let run = consumer(guarded).and("--idle 1");
+    let run = consumer(guarded).and("--idle 2");
     let run = run.exec("mkdir first-$CORREIO_KEY 2>/dev/null && exit 1; read -r f; echo \"$f\" >> handled");
     stage.command(&run);
     stage.run(&run, &[0]).await?;
