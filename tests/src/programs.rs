@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Where a program of ours lies, freshly built: `program("consumer")`.
+/// Where a program or example of ours lies, freshly built: `program("consumer")`.
 ///
 /// All programs are built on the first call; the others wait for it.
 #[must_use]
@@ -249,17 +249,24 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, shared: Arc<Shared>) {
     }
 }
 
-/// Builds every program and asks cargo where it put them, whatever the target directory is.
+/// Builds every program and example and asks cargo where it put them, whatever the target directory is.
 fn build() -> BTreeMap<String, PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
-        .args(["build", "--quiet", "--bins", "--message-format=json-render-diagnostics", "--manifest-path"])
+        .args([
+            "build",
+            "--quiet",
+            "--bins",
+            "--examples",
+            "--message-format=json-render-diagnostics",
+            "--manifest-path",
+        ])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
     let built = cargo.stderr(Stdio::inherit()).output().unwrap_or_else(|e| panic!("cargo does not start: {e}"));
-    assert!(built.status.success(), "cargo build --bins: {}", built.status);
+    assert!(built.status.success(), "cargo build --bins --examples: {}", built.status);
     String::from_utf8_lossy(&built.stdout).lines().filter_map(executable).collect()
 }
 
