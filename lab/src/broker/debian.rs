@@ -27,7 +27,10 @@ pub(crate) async fn unpacked() -> Result<Programs, LabError> {
                 // What a process left that was killed while it unpacked.
                 fs::remove_dir_all(&part).map_err(LabError::file("remove", &part))?;
             }
-            unpack(&part).await?;
+            if let Err(error) = unpack(&part).await {
+                let _ = fs::remove_dir_all(&part);
+                return Err(error);
+            }
             fs::rename(&part, &home).map_err(LabError::file("rename", &part))?;
         }
     }
@@ -54,7 +57,8 @@ async fn unpack(part: &Path) -> Result<(), LabError> {
     if let Err(first) = download(&Apt::of_the_machine(), &packages).await {
         tracing::info!(%first, "the machine's package lists did not do; fetching lists of our own");
         let apt = Apt::of_our_own(&part.join("apt"))?;
-        run(&mut apt.get(&["update"]), LISTS_COME).await?;
+        // Without the option, lists that do not come are a warning.
+        run(&mut apt.get(&["-o", "APT::Update::Error-Mode=any", "update"]), LISTS_COME).await?;
         download(&apt, &packages).await?;
     }
     let entries = fs::read_dir(&packages).map_err(LabError::file("read", &packages))?;

@@ -6,7 +6,7 @@ use super::{
     server::{IMAGE, find},
 };
 use std::{env, path::Path, time::Duration};
-use tokio::process::Command;
+use tokio::{process::Command, sync::OnceCell};
 
 impl Server {
     /// Finds a server: the command in `RABBITMQ_SERVER`, else the machine's own, else Docker, else the packages of a
@@ -22,23 +22,47 @@ impl Server {
     /// Cancel safe: a download that is broken off leaves nothing that a later one would take for complete.
     pub async fn discover() -> Result<Self, LabError> {
         if let Some(command) = env::var("RABBITMQ_SERVER").ok().filter(|command| !command.trim().is_empty()) {
-            return Self::from_command(&command);
+            return Self::from_word(&command).await;
         }
-        let mut tried = Vec::new();
-        match on_this_machine() {
-            Ok(server) => return Ok(server),
-            Err(why) => tried.push(why),
-        }
-        match in_docker().await {
-            Ok(server) => return Ok(server),
-            Err(why) => tried.push(why),
-        }
-        match debian::unpacked().await {
-            Ok(programs) => return Ok(Self::programs(programs)),
-            Err(why) => tried.push(format!("packages of this Debian or Ubuntu: {why}")),
-        }
-        Err(LabError::NoServer { tried })
+        // Asking Docker takes seconds, and tests ask again and again.
+        static FOUND: OnceCell<Server> = OnceCell::const_new();
+        FOUND.get_or_try_init(search).await.cloned()
     }
+
+    /// The server in the packages of this Debian or Ubuntu, even where another one would be found before it.
+    ///
+    /// # Errors
+    ///
+    /// When the packages cannot be downloaded or unpacked.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Server::discover`].
+    pub async fn debian() -> Result<Self, LabError> {
+        debian::unpacked().await.map(Self::programs)
+    }
+
+    /// `debian`, or a command that [`Server::from_command`] understands.
+    pub(super) async fn from_word(word: &str) -> Result<Self, LabError> {
+        if word.trim() == "debian" { Self::debian().await } else { Self::from_command(word) }
+    }
+}
+
+async fn search() -> Result<Server, LabError> {
+    let mut tried = Vec::new();
+    match on_this_machine() {
+        Ok(server) => return Ok(server),
+        Err(why) => tried.push(why),
+    }
+    match in_docker().await {
+        Ok(server) => return Ok(server),
+        Err(why) => tried.push(why),
+    }
+    match Server::debian().await {
+        Ok(server) => return Ok(server),
+        Err(why) => tried.push(format!("packages of this Debian or Ubuntu: {}", in_one_line(&why))),
+    }
+    Err(LabError::NoServer { tried })
 }
 
 fn on_this_machine() -> Result<Server, String> {
@@ -59,11 +83,23 @@ async fn in_docker() -> Result<Server, String> {
         command.args(arguments);
         command
     };
-    run(&mut docker(&["info"]), ENGINE_ANSWERS).await.map_err(|error| format!("Docker: {error}"))?;
+    run(&mut docker(&["info"]), ENGINE_ANSWERS).await.map_err(|error| format!("Docker: {}", in_one_line(&error)))?;
     if run(&mut docker(&["image", "inspect", IMAGE]), ENGINE_ANSWERS).await.is_err() {
-        run(&mut docker(&["pull", "--quiet", IMAGE]), IMAGE_COMES).await.map_err(|error| format!("Docker: {error}"))?;
+        run(&mut docker(&["pull", "--quiet", IMAGE]), IMAGE_COMES)
+            .await
+            .map_err(|error| format!("Docker: {}", in_one_line(&error)))?;
     }
     Ok(Server::image(IMAGE))
+}
+
+/// What went wrong, of a program that says much the last line.
+fn in_one_line(error: &LabError) -> String {
+    match error {
+        LabError::CommandFailed { command, output, .. } => {
+            format!("`{command}` says: {}", output.lines().last().unwrap_or("nothing"))
+        }
+        other => other.to_string(),
+    }
 }
 
 const ENGINE_ANSWERS: Duration = Duration::from_secs(10);

@@ -24,6 +24,7 @@ mod foreground;
 mod hello;
 mod named;
 mod node;
+mod node_faults;
 mod node_files;
 mod place;
 mod ports;

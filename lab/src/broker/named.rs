@@ -1,7 +1,7 @@
 //! The brokers that tests run on, named by the environment.
 //!
-//! `CORREIO_BROKERS=NAME=COMMAND;NAME=COMMAND`, where a command is one that [`Server::from_command`] understands, or `auto` for
-//! what [`Server::discover`] finds. Unset, there is one broker, found by discovery. A broker that is named and cannot start
+//! `CORREIO_BROKERS=NAME=COMMAND;NAME=COMMAND`, where a command is one that [`Server::from_command`] understands, `auto` for
+//! what [`Server::discover`] finds, or `debian` for the packages of this Debian or Ubuntu. Unset, there is one broker, found by discovery. A broker that is named and cannot start
 //! is an error, and a panic in the test helpers: a test that silently does not run proves nothing.
 
 use super::{LabError, Node, NodeOptions, Server};
@@ -32,7 +32,7 @@ impl Broker {
     /// Cancel safe.
     pub async fn start(&self, options: NodeOptions) -> Result<Node, LabError> {
         let server = match &self.command {
-            Some(command) => Server::from_command(command)?,
+            Some(command) => Server::from_word(command).await?,
             None => Server::discover().await?,
         };
         Node::start_from(&server, &self.name, options).await

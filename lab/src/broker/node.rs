@@ -4,6 +4,7 @@ use super::{
     LabError, Server,
     container::{AMQP_INSIDE, DASHBOARD_INSIDE, FILES_INSIDE, NodeContainer},
     hello::ask_version,
+    node_faults::DIES,
     node_files::Files,
     place,
     ports::{free_port, is_free},
@@ -12,11 +13,10 @@ use super::{
     server::ServerKind,
     watchdog::Watchdog,
 };
-use nix::sys::signal::Signal;
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    sync::{Mutex, OnceLock},
+    time::{Duration, Instant},
 };
 use tokio::net::TcpStream;
 use uuid::Uuid;
@@ -78,19 +78,19 @@ impl Login {
 /// node and removes its folder; [`Node::close`] does so and waits.
 #[derive(Debug)]
 pub struct Node {
-    name: String,
-    backend: Backend,
+    pub(super) name: String,
+    pub(super) backend: Backend,
     amqp_port: u16,
     dashboard_port: Option<u16>,
     lab_password: String,
     boot_deadline: Duration,
     version: OnceLock<String>,
-    last_declare: Mutex<Instant>,
+    pub(super) last_declare: Mutex<Instant>,
     watchdog: Watchdog,
 }
 
 #[derive(Debug)]
-enum Backend {
+pub(super) enum Backend {
     Process(NodeProcess),
     Container(NodeContainer),
 }
@@ -127,7 +127,7 @@ impl Node {
             match node.boot().await {
                 // Another process took one of the ports between our look and the node's start.
                 Err(LabError::BootFailed { log, .. }) if tries_left > 0 && log.contains("eaddrinuse") => {
-                    tries_left -= 1
+                    tries_left -= 1;
                 }
                 Err(error) => {
                     // The reason why it did not start says more than one why it cannot be cleared away.
@@ -177,151 +177,6 @@ impl Node {
     /// The node's folder: its configuration, data and logs, until it is closed.
     pub fn folder(&self) -> &Path {
         self.watchdog.folder()
-    }
-
-    /// Says that a queue was declared just now by somebody else than [`Node::declare_queue`].
-    ///
-    /// A node that runs as a process notices new quorum queues by itself; with Docker a test has to say it.
-    pub fn note_declared(&self) {
-        *self.last_declare.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    /// Waits until the newest queue is two seconds old.
-    ///
-    /// A quorum queue younger than about one second does not survive SIGKILL of a single node, confirmed messages included: that
-    /// is a hole of RabbitMQ's, and no test here is about it.
-    pub async fn settle_before_kill(&self) {
-        let noted = self.last_declare.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-        let seen = match &self.backend {
-            Backend::Process(process) => {
-                process.newest_quorum_queue().and_then(|made| SystemTime::now().duration_since(made).ok())
-            }
-            Backend::Container(_) => None,
-        };
-        let age = seen.map_or(noted, |seen| seen.min(noted));
-        tokio::time::sleep(SETTLED.saturating_sub(age)).await;
-    }
-
-    /// Kills the node with SIGKILL, after [`Node::settle_before_kill`], and waits until it is gone.
-    ///
-    /// # Errors
-    ///
-    /// [`LabError::NotRunning`], or [`LabError::TimedOut`] when it will not die.
-    ///
-    /// # Cancel safety
-    ///
-    /// The node may be dead or alive when this future is dropped. Calling it again does no harm.
-    pub async fn kill(&self) -> Result<(), LabError> {
-        self.settle_before_kill().await;
-        self.kill_at_once().await
-    }
-
-    /// Kills the node with SIGKILL now, queues that are too young to survive it or not, and waits until it is gone.
-    ///
-    /// # Errors
-    ///
-    /// As [`Node::kill`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`Node::kill`].
-    pub async fn kill_at_once(&self) -> Result<(), LabError> {
-        match &self.backend {
-            Backend::Process(process) => {
-                process.signal(&self.name, Signal::SIGKILL).await?;
-                process.ended(DIES).await
-            }
-            Backend::Container(container) => container.kill().await,
-        }
-    }
-
-    /// Stops the node as an operator would, keeping its data: it closes its connections and writes what it has to.
-    ///
-    /// # Errors
-    ///
-    /// [`LabError::NotRunning`], or [`LabError::TimedOut`] when it is not done within a minute.
-    ///
-    /// # Cancel safety
-    ///
-    /// The node goes on stopping when this future is dropped. Calling it again does no harm.
-    pub async fn stop(&self) -> Result<(), LabError> {
-        match &self.backend {
-            Backend::Process(process) => {
-                process.signal(&self.name, Signal::SIGTERM).await?;
-                process.ended(STOPS).await
-            }
-            Backend::Container(container) => container.stop().await,
-        }
-    }
-
-    /// Starts the node again on the same ports with the same data, and waits until it answers. One that still runs is stopped first.
-    ///
-    /// # Errors
-    ///
-    /// [`LabError::BootFailed`] when it does not come up.
-    ///
-    /// # Cancel safety
-    ///
-    /// The node may be up or down when this future is dropped. Calling it again does no harm.
-    pub async fn restart(&self) -> Result<(), LabError> {
-        if self.is_running().await {
-            self.stop().await?;
-        }
-        self.boot().await
-    }
-
-    /// Whether the node runs. A paused one does.
-    pub async fn is_running(&self) -> bool {
-        match &self.backend {
-            Backend::Process(process) => process.is_alive().await,
-            Backend::Container(container) => container.is_alive().await,
-        }
-    }
-
-    /// Stops the node in its tracks (SIGSTOP): its connections stay open and nobody answers.
-    ///
-    /// # Errors
-    ///
-    /// [`LabError::NotRunning`].
-    ///
-    /// # Cancel safety
-    ///
-    /// The node may be paused when this future is dropped.
-    pub async fn pause(&self) -> Result<(), LabError> {
-        match &self.backend {
-            Backend::Process(process) => process.signal(&self.name, Signal::SIGSTOP).await,
-            Backend::Container(container) => container.pause().await,
-        }
-    }
-
-    /// Lets a paused node go on (SIGCONT).
-    ///
-    /// # Errors
-    ///
-    /// [`LabError::NotRunning`].
-    ///
-    /// # Cancel safety
-    ///
-    /// The node may go on when this future is dropped.
-    pub async fn resume(&self) -> Result<(), LabError> {
-        match &self.backend {
-            Backend::Process(process) => process.signal(&self.name, Signal::SIGCONT).await,
-            Backend::Container(container) => container.resume().await,
-        }
-    }
-
-    /// Raises or clears the memory alarm, under which the broker takes no message from anybody.
-    ///
-    /// # Errors
-    ///
-    /// As [`Node::ctl`].
-    ///
-    /// # Cancel safety
-    ///
-    /// The alarm may have changed when this future is dropped.
-    pub async fn memory_alarm(&self, on: bool) -> Result<(), LabError> {
-        let watermark = if on { "0.00001" } else { "0.4" };
-        self.ctl(&["-q", "set_vm_memory_high_watermark", watermark]).await.map(drop)
     }
 
     /// Runs `rabbitmqctl` against the node and gives back what it printed. Costs about a second of processor time.
@@ -406,7 +261,7 @@ impl Node {
         })
     }
 
-    async fn boot(&self) -> Result<(), LabError> {
+    pub(super) async fn boot(&self) -> Result<(), LabError> {
         match &self.backend {
             Backend::Process(process) => process.start().await?,
             Backend::Container(container) => container.start().await?,
@@ -455,9 +310,5 @@ impl Node {
 
 const USUAL_AMQP: u16 = 5672;
 const USUAL_DASHBOARD: u16 = 15672;
-/// See [`Node::settle_before_kill`].
-const SETTLED: Duration = Duration::from_secs(2);
-const DIES: Duration = Duration::from_secs(10);
-const STOPS: Duration = Duration::from_secs(60);
 const CTL: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
