@@ -11,12 +11,13 @@ use correio_message::{MessageId, ShortText};
 /// What makes two deliveries one piece of work: who works, whose message it is, and its id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HandledId {
-    /// The queue or group: two groups each handle the message.
-    pub subscription: Arc<str>,
-    /// The sending application: two of them may count from 1.
-    pub origin: Option<ShortText>,
+    // First, because it is what tells two of them apart soonest.
     /// The message's own id.
     pub id: MessageId,
+    /// The sending application: two of them may count from 1.
+    pub origin: Option<ShortText>,
+    /// The queue or group: two groups each handle the message.
+    pub subscription: Arc<str>,
 }
 
 /// Whether to handle a message now.

@@ -227,6 +227,18 @@ fn after_a_lost_channel_what_was_released_and_not_settled_takes_its_turn_again()
 }
 
 #[test]
+fn what_was_not_taken_before_the_channel_was_lost_is_not_given_out_after_it() {
+    let mut resequencer = subscribed(GapPolicy::Skip);
+    deliver(&mut resequencer, [1], 0);
+    resequencer.on_delivery(None, 2, 1, at(0));
+    resequencer.on_channel_lost();
+    assert_eq!(resequencer.take_steps(), []);
+    resequencer.on_subscribed(at(1));
+    deliver(&mut resequencer, [1], 1);
+    assert_eq!(released(&mut resequencer).0, [1]);
+}
+
+#[test]
 fn a_handler_that_ends_after_its_channel_fills_its_number() {
     let mut resequencer = subscribed(GapPolicy::Skip);
     deliver(&mut resequencer, [1, 2], 0);
