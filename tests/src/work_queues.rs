@@ -112,6 +112,20 @@ impl<'n> WorkQueue<'n> {
         self.node.queue_depth(&format!("{}.dead", self.name)).await.expect("a depth")
     }
 
+    /// Waits until nobody holds a dead letter: the broker notices the end of a killed process a moment later.
+    pub async fn until_no_letter_is_held(&self) {
+        let parking = format!("{}.dead", self.name);
+        let given_back = async {
+            loop {
+                let queues = self.node.list_queues().await.expect("the queues");
+                if queues.iter().any(|(name, _, held)| *name == parking && *held == 0) {
+                    return;
+                }
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, given_back).await.is_ok(), "letters of {} are held", self.name);
+    }
+
     /// Waits until as many messages are ready in it.
     pub async fn until_depth(&self, wanted: impl Fn(u64) -> bool) {
         let reached = async {

@@ -172,6 +172,7 @@ async fn a_replay_that_is_killed_midway_loses_no_letter() {
         queue.until_depth(|depth| depth > 50).await;
         let killed = replay.kill().await;
         assert_eq!(killed.code, None, "it was done before it was killed: {killed}");
+        queue.until_no_letter_is_held().await;
 
         let again = dead_letters(node, &["replay", "--from", queue.name()]).await;
         assert_eq!(again.code, Some(0), "{again}");
