@@ -56,25 +56,32 @@ pub(crate) enum Stage {
     /// The log is told of its end.
     Remembering(End),
     /// Its copy is being published, or waits to be published again.
-    Copying {
-        copy: Copy,
-        tries: u32,
-        /// When to publish again; `None` while an answer is awaited.
-        again_at: Option<Instant>,
-    },
+    Copying(Box<Copying>),
+}
+
+/// A copy on its way.
+#[derive(Debug)]
+pub(crate) struct Copying {
+    pub(crate) copy: Copy,
+    /// How often it was published without being confirmed.
+    pub(crate) tries: u32,
 }
 
 /// How a message that is not copied ends.
 #[derive(Debug)]
 pub(crate) enum End {
+    /// Its handler succeeded.
     Handled,
+    /// Its handler asked to forget it.
     Dropped { reason: String },
 }
 
 /// A copy that is to be on its queue before the original is acknowledged.
 #[derive(Clone, Debug)]
 pub(crate) enum Copy {
+    /// For the delay queue, from which it is due here again at `due`.
     Retry { envelope: Envelope, due: Instant, delay: Duration, attempt: NonZeroU32 },
+    /// For the parking queue.
     DeadLetter { envelope: Envelope, reason: DeadReason, error: String },
 }
 

@@ -299,9 +299,12 @@ impl Moment {
 /// Frames that are on their way to the socket, and how many messages each batch of acknowledgements stands for.
 #[derive(Default)]
 pub(crate) struct Frames {
-    sending: FuturesUnordered<Pin<Box<dyn Future<Output = (Result<(), String>, usize)> + Send>>>,
+    sending: FuturesUnordered<Sending>,
     covered: usize,
 }
+
+/// What became of a frame, and how many messages' acknowledgements it was.
+type Sending = Pin<Box<dyn Future<Output = (Result<(), String>, usize)> + Send>>;
 
 impl Frames {
     /// Starts a frame: polled once here, it is on the channel, in the order of these calls.

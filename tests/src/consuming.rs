@@ -60,7 +60,6 @@ pub fn short_retries(retries: u32) -> correio_consumer::RetrySchedule {
 }
 
 /// A consumer of this queue, as the user that the project gives consumers.
-#[must_use]
 pub fn consumer(node: &Node, queue: &str) -> ConsumerBuilder {
     consumer_at(&node.amqp_url(Login::Consumer), queue)
 }
@@ -70,7 +69,6 @@ pub fn consumer(node: &Node, queue: &str) -> ConsumerBuilder {
 /// # Panics
 ///
 /// If the address is none.
-#[must_use]
 pub fn consumer_at(url: &str, queue: &str) -> ConsumerBuilder {
     let processing = Processing::Independent { at_once: AT_ONCE, retry: short_retries(3) };
     Consumer::builder(Address::parse(url).expect("an address")).queue(queue).processing(processing)

@@ -12,7 +12,7 @@ use super::{Effect, Moment, Pipeline};
 use crate::{
     copies::NotCopied,
     error::ConsumeError,
-    held::{Copy, End, Stage, Ticket},
+    held::{Copy, Copying, End, Stage, Ticket},
     processing::Acknowledgement,
 };
 
@@ -143,7 +143,7 @@ impl Pipeline {
     fn copy(&mut self, ticket: Ticket, copy: Copy) {
         let Some(held) = self.held.get_mut(&ticket) else { return };
         let envelope: Envelope = copy.envelope().clone();
-        held.stage = Stage::Copying { copy, tries: 0, again_at: None };
+        held.stage = Stage::Copying(Box::new(Copying { copy, tries: 0 }));
         self.effects.push(Effect::Publish { ticket, copy: envelope });
     }
 
@@ -152,7 +152,8 @@ impl Pipeline {
         // Its channel may be gone: the original comes again, and deduplication knows the copy by its id.
         let Some(held) = self.held.get_mut(&ticket) else { return };
         let name = held.name();
-        let Stage::Copying { copy, tries, again_at } = &mut held.stage else { return };
+        let Stage::Copying(copying) = &mut held.stage else { return };
+        let Copying { copy, tries } = &mut **copying;
         match outcome {
             Ok(()) => {
                 match copy {
@@ -182,7 +183,6 @@ impl Pipeline {
                     _ if tries < MOST_TRIES => {
                         let wait = FIRST_PAUSE.saturating_mul(1 << (tries - 1));
                         let due = now.at + jittered(wait, (self.rules.jitter)());
-                        *again_at = Some(due);
                         self.timers.insert((due, ticket));
                     }
                     (Copy::DeadLetter { error, .. }, NotCopied::NoQueue(_)) => {
@@ -226,7 +226,7 @@ impl Pipeline {
                 return;
             }
             Some(tag) => {
-                if held.started || matches!(held.stage, Stage::Copying { .. }) {
+                if held.started || matches!(held.stage, Stage::Copying(_)) {
                     self.counts.handed_back(1);
                 } else {
                     self.counts.not_started(1);

@@ -113,7 +113,7 @@ impl Pipeline {
     }
 
     fn is_begun(&self, ticket: Ticket) -> bool {
-        self.held.get(&ticket).is_some_and(|held| held.started || matches!(held.stage, Stage::Copying { .. }))
+        self.held.get(&ticket).is_some_and(|held| held.started || matches!(held.stage, Stage::Copying(_)))
     }
 
     fn tickets(&self, which: impl Fn(&Self, Ticket) -> bool) -> Vec<Ticket> {

@@ -363,10 +363,11 @@ async fn a_panic_is_a_failed_handler_and_nothing_else() {
     let mut bench = Bench::new(Setting::default());
     bench.deliver(&["panic", "ok"]);
     let wire = bench.wire.clone();
-    bench.while_serving(async {
-        wire.until("confirm").await;
-    })
-    .await;
+    bench
+        .while_serving(async {
+            wire.until("confirm").await;
+        })
+        .await;
     let letter = DeadLetter::of(&bench.publisher.published.lock().unwrap()[0]).unwrap();
     assert_eq!(letter.reason, DeadReason::Panicked);
     assert!(letter.error.contains("out of paper"), "{}", letter.error);

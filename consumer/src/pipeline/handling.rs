@@ -1,0 +1,191 @@
+//! The middle of the way: what may begin is admitted, handled, and its end decided.
+
+use std::{sync::Arc, time::Duration};
+
+use correio_guarantees::{Admission, Failure, GapCause, Place, RetrySchedule, Retrying, Settlement, Verdict, decide};
+use correio_message::DeadReason;
+
+use super::{Effect, Moment, Pipeline};
+use crate::{
+    context::Context,
+    held::{End, Stage, Ticket},
+    processing::Acknowledgement,
+};
+
+impl Pipeline {
+    /// Begins whatever may begin now. To be called after anything was reported.
+    pub(crate) fn advance(&mut self, now: Moment) {
+        let (doomed, gaps) = self.order.advance();
+        for gap in gaps {
+            if gap.cause == GapCause::FirstContact {
+                tracing::info!(%gap, "a line is met in its middle");
+            } else {
+                let missing = gap.missing.iter().map(|range| range.end() - range.start() + 1).sum::<u64>();
+                self.counts.gaps(usize::try_from(missing).unwrap_or(usize::MAX));
+                tracing::warn!(%gap, "a gap in the order was given up");
+            }
+        }
+        for doomed in doomed {
+            if let Some(held) = self.held.get_mut(&doomed.ticket) {
+                held.place = Place::InOrder;
+                self.park(doomed.ticket, DeadReason::Gap, doomed.reason, now);
+            }
+        }
+        while self.has_room_to_begin() {
+            if let Some(ticket) = self.again.pop_front() {
+                self.begin(ticket, now);
+                continue;
+            }
+            if !self.may_begin_new() {
+                return;
+            }
+            let Some(next) = self.order.start_next() else { return };
+            let Some(held) = self.held.get_mut(&next.ticket) else { continue };
+            held.lane = next.lane;
+            held.place = next.place;
+            self.begin(next.ticket, now);
+        }
+    }
+
+    fn has_room_to_begin(&self) -> bool {
+        let on_receipt = self.rules.acknowledgement == Acknowledgement::OnDelivery;
+        (!self.stopping || on_receipt) && self.busy < usize::from(self.rules.processing.at_once().get())
+    }
+
+    /// Whether one more, should it succeed, is still within the count asked for.
+    fn may_begin_new(&self) -> bool {
+        self.rules.stop_after_count.is_none_or(|most| self.done + self.begun < most.get())
+    }
+
+    fn begin(&mut self, ticket: Ticket, now: Moment) {
+        let Some(held) = self.held.get_mut(&ticket) else { return };
+        self.busy += 1;
+        if !held.started {
+            held.started = true;
+            self.begun += 1;
+        }
+        match held.id.clone() {
+            Some(id) => {
+                held.stage = Stage::Admitting;
+                self.log.to_admit.push((ticket, id));
+            }
+            None => self.handle(ticket, now),
+        }
+    }
+
+    pub(super) fn on_admission(&mut self, ticket: Ticket, admission: Admission, now: Moment) {
+        match admission {
+            Admission::Fresh if self.is_lost(ticket) || !self.may_handle() => {
+                self.busy -= 1;
+                self.abandon(ticket);
+                self.give_back(ticket);
+            }
+            Admission::Fresh => self.handle(ticket, now),
+            Admission::AlreadyHandled => {
+                self.busy -= 1;
+                self.counts.duplicates(1);
+                self.settle(ticket, now.at);
+            }
+            Admission::InFlight => {
+                // Another consumer with the same log is at it: its end decides.
+                self.busy -= 1;
+                if self.is_lost(ticket) {
+                    self.forget(ticket);
+                } else if let Some(held) = self.held.get_mut(&ticket) {
+                    held.stage = Stage::Waiting;
+                    self.timers.insert((now.at + ASK_AGAIN, ticket));
+                }
+            }
+        }
+    }
+
+    /// A message that waits for its admission is not handled any more once the consumer stops.
+    fn may_handle(&self) -> bool {
+        !self.stopping || self.rules.acknowledgement == Acknowledgement::OnDelivery
+    }
+
+    fn handle(&mut self, ticket: Ticket, now: Moment) {
+        let Some(held) = self.held.get_mut(&ticket) else { return };
+        let Some(received) = held.received.clone() else { return };
+        held.stage = Stage::Handling;
+        let name = received.decoded.message.message_type.as_ref();
+        match self.rules.handlers.of(name) {
+            Some(handler) => {
+                let context = Context {
+                    attempt: held.attempt,
+                    late: held.place == Place::Late,
+                    subscription: Arc::clone(&self.rules.subscription),
+                    stopping: self.rules.stopping.clone(),
+                    received,
+                };
+                self.effects.push(Effect::Handle { ticket, handler, context });
+            }
+            None => {
+                let name = name.map(ToString::to_string).unwrap_or_default();
+                self.on_result(ticket, Err(Failure::UnknownType { name }), now);
+            }
+        }
+    }
+
+    /// A handler has ended.
+    pub(crate) fn on_result(&mut self, ticket: Ticket, result: Result<Verdict, Failure>, now: Moment) {
+        let Some(held) = self.held.get_mut(&ticket) else { return };
+        self.busy -= 1;
+        if let Err(failure) = &result {
+            tracing::warn!(message = held.name(), attempt = held.attempt, %failure, "a message was not handled");
+        }
+        if !matches!(result, Ok(Verdict::Done | Verdict::Drop { .. })) {
+            held.first_failed_at_us.get_or_insert(now.unix_us);
+            let attempt = held.attempt;
+            self.abandon(ticket);
+            if self.is_lost(ticket) {
+                // It comes again, on the next channel.
+                self.forget(ticket);
+                return;
+            }
+            let settlement = decide(result, attempt, &self.schedule(), self.retrying());
+            self.on_settlement(ticket, settlement, now);
+        } else {
+            let end = match result {
+                Ok(Verdict::Drop { reason }) => End::Dropped { reason },
+                _ => End::Handled,
+            };
+            self.remember(ticket, end, now.at);
+        }
+    }
+
+    fn on_settlement(&mut self, ticket: Ticket, settlement: Settlement, now: Moment) {
+        match settlement {
+            Settlement::Acknowledge => self.remember(ticket, End::Handled, now.at),
+            Settlement::Drop { reason } => self.remember(ticket, End::Dropped { reason }, now.at),
+            Settlement::RetryLater { delay, attempt } => {
+                self.counts.retried(1);
+                self.send_round(ticket, delay, attempt, now);
+            }
+            Settlement::RetryInPlace { delay, attempt } => {
+                self.counts.retried(1);
+                self.wait_in_place(ticket, delay, attempt, now);
+            }
+            Settlement::DeadLetter { reason, error } => self.park(ticket, reason, error, now),
+        }
+    }
+
+    fn schedule(&self) -> RetrySchedule {
+        match self.rules.acknowledgement {
+            Acknowledgement::AfterHandling => self.rules.processing.retry().clone(),
+            // The broker does not have it any more: nothing would bring it back after a crash while it waits.
+            Acknowledgement::OnDelivery => RetrySchedule::none(),
+        }
+    }
+
+    fn retrying(&self) -> Retrying {
+        if self.rules.processing.is_ordered() || self.rules.company.delays.is_empty() {
+            Retrying::InPlace
+        } else {
+            Retrying::ThroughDelayQueues
+        }
+    }
+}
+
+/// When the log is asked again about an id that another consumer has claimed.
+const ASK_AGAIN: Duration = Duration::from_millis(500);

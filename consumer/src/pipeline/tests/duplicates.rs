@@ -1,0 +1,63 @@
+//! The same message has one effect.
+
+use super::*;
+
+#[test]
+fn a_message_whose_handler_failed_is_not_a_duplicate_when_it_comes_back() {
+    let mut h = History::of(independent(4, 5));
+    h.deliver(&message("a"));
+    h.fail("a");
+    let copy = h.confirm(Ok(()));
+    h.deliver_envelope(copy);
+    assert_eq!(h.running(), ["a"]);
+    assert_eq!(h.tally().duplicates, 0);
+}
+
+#[test]
+fn a_second_delivery_of_a_handled_message_is_acknowledged_and_not_handled() {
+    let mut h = History::of(independent(4, 5));
+    h.deliver(&message("a"));
+    h.done("a");
+    let second = h.deliver(&message("a"));
+    assert!(h.running().is_empty() && h.acknowledged.contains(&second));
+    assert_eq!(h.tally().duplicates, 1);
+}
+
+#[test]
+fn a_second_copy_while_the_first_is_unsettled_is_acknowledged_at_once_and_the_first_kept() {
+    for at_once in [1, 4] {
+        let mut h = History::of(independent(at_once, 5));
+        let other = h.deliver(&message("other"));
+        let first = h.deliver(&message("a"));
+        let second = h.deliver(&message("a"));
+        assert_eq!(h.acknowledged, BTreeSet::from([second]), "{first} {other}");
+        assert_eq!(h.running().len(), usize::from(at_once).min(2));
+    }
+}
+
+#[test]
+fn with_deduplication_off_a_second_copy_is_handled_too() {
+    let mut h = History::with(Rules { deduplicate: false, ..rules(independent(4, 5)) });
+    h.deliver(&message("a"));
+    h.deliver(&message("a"));
+    assert_eq!(h.running(), ["a", "a"]);
+}
+
+#[test]
+fn two_origins_that_both_count_from_one_are_both_handled() {
+    let mut h = History::of(independent(4, 5));
+    for origin in ["shop", "warehouse"] {
+        h.deliver(&Message { origin: ShortText::new(origin).ok(), ..message("1") });
+    }
+    assert_eq!(h.running(), ["1", "1"]);
+}
+
+#[test]
+fn messages_without_an_id_are_each_handled_and_counted() {
+    let mut h = History::of(independent(4, 5));
+    for _ in 0..2 {
+        h.deliver(&Message { id: None, ..message("x") });
+    }
+    assert_eq!(h.running(), ["-", "-"]);
+    assert_eq!(h.tally().without_id, 2);
+}
