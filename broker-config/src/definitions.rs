@@ -52,8 +52,9 @@ pub fn users() -> [User; 4] {
             configure: r"^correio\.(group|mailbox|broadcast|reply)\.",
             // `correio.queue` for replayed dead letters, the names with a further part to bind its own queues.
             write: r"^correio\.(queue|retry|dead|reply)$|^correio\.(group|mailbox|broadcast|reply)\.",
-            // Any work queue, as `broker apply --queue` makes new ones; no delay queue, in which others' messages wait.
-            read: r"^(?!amq\.)(?!.*\.retry\.[0-9]+(ms|s|m)$)",
+            // Any queue, as `broker apply --queue` makes new ones; delay queues too, whose presence tells a shared work
+            // queue from an ordered one.
+            read: r"^(?!amq\.)",
             purpose: "consumes, retries, parks and replays",
         },
         User {

@@ -356,3 +356,17 @@ fn sorted(text: &str) -> Vec<&str> {
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn order_on_a_shared_queue_is_refused_to_the_shipped_user_too() {
+    for_each(async |node| {
+        let ran = Program::new("consumer")
+            .args(["run", "--from", "orders", "--ordered", "--idle", "1"])
+            .env("AMQP_URL", node.amqp_url(Login::Consumer))
+            .finish(Duration::from_secs(60))
+            .await;
+        assert_eq!(ran.code, Some(2), "{ran}");
+        assert!(ran.stderr.contains("--ordered") && ran.stderr.contains("apply --queue"), "{ran}");
+    })
+    .await;
+}

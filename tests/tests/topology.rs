@@ -193,7 +193,7 @@ async fn each_shipped_user_can_do_what_it_is_for_and_no_more() {
         for (user, queue, allowed) in [
             ("consumer", &queue, true),
             ("consumer", &dead, true),
-            ("consumer", &retry, false),
+            ("consumer", &retry, true),
             ("producer", &queue, false),
             ("producer", &dead, false),
             ("student", &queue, false),
