@@ -42,6 +42,7 @@ mod processing;
 pub mod program;
 mod startup;
 mod subscription;
+mod telemetry;
 mod work;
 
 pub use bytes::Bytes;

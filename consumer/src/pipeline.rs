@@ -193,7 +193,9 @@ impl Pipeline {
             // The first is unsettled on this channel, so the broker still holds it: this is its sender's second copy.
             self.counts.duplicates(1);
             if let Some(sequence) = &message.sequence
-                && first.sequence().is_none_or(|of_first| of_first.number != sequence.number)
+                && first
+                    .sequence()
+                    .is_none_or(|of_first| (&of_first.line, of_first.number) != (&sequence.line, sequence.number))
             {
                 self.order.on_filled(sequence, now.at);
             }

@@ -9,6 +9,7 @@ use tokio::{
     task::{Id, JoinError, JoinSet},
     time::{Instant, timeout, timeout_at},
 };
+use tracing::Instrument;
 
 use crate::{
     context::Context,
@@ -17,6 +18,7 @@ use crate::{
     handler::AnyHandler,
     held::Ticket,
     pipeline::{LogAnswer, LogCall},
+    telemetry,
 };
 
 /// Handlers, copies and a call to the log, under way.
@@ -60,11 +62,11 @@ impl Work {
 
     pub(crate) fn handle(&mut self, ticket: Ticket, handler: Arc<dyn AnyHandler>, context: Context) {
         let after = self.handler_deadline;
-        let task = self.handlers.spawn(async move {
-            // The call itself stands inside, so that a panic while reading the argument is the task's too.
-            let handling = async move { handler.handle(context).await };
-            timeout(after, handling).await.unwrap_or(Err(Failure::TimedOut { after }))
-        });
+        let span = telemetry::handling(&context);
+        // The call itself stands inside, so that a panic while reading the argument is the task's too.
+        let handling = async move { handler.handle(context).await };
+        let bounded = async move { timeout(after, handling).await.unwrap_or(Err(Failure::TimedOut { after })) };
+        let task = self.handlers.spawn(bounded.instrument(span));
         self.running.insert(task.id(), ticket);
     }
 

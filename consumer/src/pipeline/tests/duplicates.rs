@@ -61,3 +61,37 @@ fn messages_without_an_id_are_each_handled_and_counted() {
     assert_eq!(h.running(), ["-", "-"]);
     assert_eq!(h.tally().without_id, 2);
 }
+
+#[test]
+fn an_id_that_another_consumer_of_the_log_has_claimed_is_asked_for_again_until_its_end_decides() {
+    for handled_there in [true, false] {
+        let mut h = History::of(independent(1, 5));
+        let id = HandledId { subscription: "q".into(), origin: None, id: MessageId::new("a").unwrap() };
+        assert_eq!(h.log.admit(id.clone(), h.now.at), correio_guarantees::Admission::Fresh);
+        h.deliver(&message("a"));
+        h.deliver(&message("b"));
+        assert_eq!(h.running(), ["b"], "the claimed message holds no handler");
+        h.done("b");
+        h.pass(SECOND);
+        assert!(h.running().is_empty() && h.acknowledged.len() == 1);
+        if handled_there {
+            h.log.on_handled(&id, h.now.at);
+        } else {
+            h.log.on_abandoned(&id);
+        }
+        h.pass(SECOND);
+        assert_eq!(h.running().len(), usize::from(!handled_there));
+        assert_eq!(h.tally().duplicates, u64::from(handled_there));
+    }
+}
+
+#[test]
+fn a_second_copy_that_was_numbered_anew_leaves_no_gap_on_its_line() {
+    let mut h = History::of(ordered(4, 16));
+    h.deliver(&numbered("a", "k", 1));
+    h.deliver(&numbered("a", "k", 2));
+    h.deliver(&numbered("b", "k", 3));
+    h.done("a");
+    assert_eq!(h.running(), ["b"]);
+    assert_eq!((h.tally().duplicates, h.tally().gaps), (1, 0));
+}
