@@ -10,10 +10,14 @@ use deadpool::{
     Runtime,
     managed::{Object, Pool, PoolError, TimeoutType},
 };
-use tokio::sync::OnceCell;
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, sleep},
+};
 
 use crate::{
     address::Address,
+    backoff::Backoff,
     connect_error::{ConnectError, Step},
     dial::Dialer,
     server_version::ServerVersion,
@@ -154,6 +158,33 @@ impl Connections {
     /// Cancel safe.
     pub async fn server_version(&self) -> Result<&ServerVersion, ConnectError> {
         self.server.get_or_try_init(|| ServerVersion::ask(&self.address, self.connect_timeout())).await
+    }
+
+    /// As [`channel`](Self::channel), tried again with growing pauses until the time is up: for the first connection of a
+    /// program, whose broker may still be starting.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]: the last one when the time is up, or at once one that trying again does not cure.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, as [`channel`](Self::channel) is.
+    pub async fn channel_within(&self, time: Duration) -> Result<LeasedChannel, ConnectError> {
+        let until = Instant::now() + time;
+        let mut backoff = Backoff::new();
+        loop {
+            let error = match self.channel().await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => error,
+            };
+            let pause = backoff.next_delay();
+            if error.is_permanent() || Instant::now() + pause >= until {
+                return Err(error);
+            }
+            tracing::info!(%error, ?pause, "no connection yet, trying again");
+            sleep(pause).await;
+        }
     }
 
     /// Closes every pooled connection politely, each within the channel timeout; leased ones end with their lease.

@@ -4,14 +4,12 @@
 
 use std::time::Duration;
 
-use correio_broker_config::{
-    Backoff, ConnectError, Connections, LeasedChannel, ReplyCause, parking_queue_name, retry_queue_name, wire,
-};
+use correio_broker_config::{Connections, LeasedChannel, ReplyCause, parking_queue_name, retry_queue_name, wire};
 use correio_guarantees::RetrySchedule;
 use correio_message::{ShortText, TooLong};
 use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use serde::Serialize;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::{consumer::Settings, error::ConsumeError, link::STEP_DEADLINE, processing::Processing};
 
@@ -79,7 +77,7 @@ impl Company {
 
 /// Looks which queues are there.
 pub(crate) async fn look(connections: &Connections, settings: &Settings) -> Result<(Startup, Company), ConsumeError> {
-    give_back(first_channel(connections, settings.connect_deadline).await?).await;
+    give_back(connections.channel_within(settings.connect_deadline).await?).await;
     let queue = &settings.queue;
     match is_there(connections, queue).await? {
         Seen::There => {}
@@ -169,23 +167,6 @@ async fn is_there(connections: &Connections, queue: &ShortText) -> Result<Seen, 
             Ok(seen)
         }
         Err(cause) => Err(ConsumeError::Startup { step: format!("looking at the queue {queue}"), cause }),
-    }
-}
-
-async fn first_channel(connections: &Connections, within: Duration) -> Result<LeasedChannel, ConnectError> {
-    let until = Instant::now() + within;
-    let mut backoff = Backoff::new();
-    loop {
-        let error = match connections.channel().await {
-            Ok(channel) => return Ok(channel),
-            Err(error) => error,
-        };
-        let pause = backoff.next_delay();
-        if error.is_permanent() || Instant::now() + pause >= until {
-            return Err(error);
-        }
-        tracing::info!(%error, ?pause, "no connection yet, trying again");
-        sleep(pause).await;
     }
 }
 

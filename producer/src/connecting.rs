@@ -2,29 +2,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use correio_broker_config::{Backoff, ConnectError, Connections, LeasedChannel, ReplyCause};
-use tokio::time::{Instant, sleep};
+use correio_broker_config::{Backoff, Connections, LeasedChannel, ReplyCause};
+use tokio::time::sleep;
 
 /// How long one step with the broker may take.
 pub(crate) const STEP_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Tries until the deadline; ends at once on what trying again does not cure.
-pub(crate) async fn first_channel(connections: &Connections, within: Duration) -> Result<LeasedChannel, ConnectError> {
-    let until = Instant::now() + within;
-    let mut backoff = Backoff::new();
-    loop {
-        let error = match connections.channel().await {
-            Ok(channel) => return Ok(channel),
-            Err(error) => error,
-        };
-        let pause = backoff.next_delay();
-        if error.is_permanent() || Instant::now() + pause >= until {
-            return Err(error);
-        }
-        tracing::info!(%error, ?pause, "no connection yet, trying again");
-        sleep(pause).await;
-    }
-}
 
 /// Tries for as long as it is polled: after a loss even a refused login may be passing, on a broker that restarts.
 pub(crate) async fn next_channel(connections: Arc<Connections>) -> LeasedChannel {

@@ -23,6 +23,7 @@ mod connecting;
 mod counts;
 mod error;
 mod firing_channel;
+mod frame;
 mod numbering;
 mod outcome;
 mod producer;

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    connecting::first_channel,
     counts::{Counters, Counts, one},
     error::{ForwardError, SendError, SendFailure},
     firing_channel::FiringChannel,
@@ -66,7 +65,7 @@ impl Producer {
             Arc::new(Connections::new(settings.address.clone(), named))
         };
         let (connections, fire_connections) = (connect(), connect());
-        let first = first_channel(&connections, settings.connect_deadline).await?;
+        let first = connections.channel_within(settings.connect_deadline).await?;
         let counters = Arc::new(Counters::default());
         let (closing, give_up) = (CancellationToken::new(), CancellationToken::new());
         let (confirmed, submissions) = Buffer::new(PLACES, settings.buffer_bytes);

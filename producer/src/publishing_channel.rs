@@ -5,18 +5,13 @@
 
 use std::{collections::VecDeque, future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
-use bytes::Bytes;
-use correio_broker_config::{Connections, LeasedChannel, wire};
+use correio_broker_config::{Connections, LeasedChannel};
 use correio_guarantees::{
     Answer, ConfirmWindow, DeadlineAction, Ended, Pronounced, Publish, WindowAdmission, WindowLimits,
 };
 use correio_message::{Durability, Envelope, MessageId, Sequence};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lapin::{
-    BasicProperties, Channel, Confirmation,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
-    types::ShortString,
-};
+use lapin::{Channel, Confirmation, options::ConfirmSelectOptions};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
@@ -26,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connecting::{Fault, STEP_DEADLINE, next_channel},
     counts::{Counters, one},
+    frame::{Frame, send_frame},
     numbering::Numbering,
     outcome::Outcome,
     settings::ProducerSettings,
@@ -353,37 +349,6 @@ impl PublishingChannel {
         }
         self.pronounce();
     }
-}
-
-/// One message in the client library's own types.
-struct Frame {
-    exchange: ShortString,
-    routing_key: ShortString,
-    body: Bytes,
-    properties: BasicProperties,
-}
-
-impl Frame {
-    fn of(envelope: &Envelope) -> Option<Self> {
-        Some(Self {
-            exchange: ShortString::try_new(envelope.route.exchange.as_str()).ok()?,
-            routing_key: ShortString::try_new(envelope.route.routing_key.as_str()).ok()?,
-            body: envelope.body.clone(),
-            properties: wire::to_lapin(&envelope.properties),
-        })
-    }
-}
-
-async fn send_frame(channel: Channel, publish: Publish, frame: Frame) -> (Publish, lapin::Result<Confirmation>) {
-    let options = BasicPublishOptions { mandatory: true, immediate: false };
-    let Frame { exchange, routing_key, body, properties } = frame;
-    let confirm = channel.basic_publish(exchange, routing_key, options, &body, properties).await;
-    drop(body);
-    let confirmation = match confirm {
-        Ok(confirm) => confirm.await,
-        Err(error) => Err(error),
-    };
-    (publish, confirmation)
 }
 
 /// Takes what is ready without waiting, so that a batch of answers costs one round of the loop.
