@@ -175,3 +175,15 @@ async fn give_back(lease: LeasedChannel) {
         tracing::debug!(%error, "a channel was not closed in good order");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use correio_broker_config::DEFAULT_RETRY_DELAYS;
+
+    use super::*;
+
+    #[test]
+    fn a_work_queue_has_a_delay_queue_for_each_delay_of_the_default_schedule() {
+        assert_eq!(RetrySchedule::default().delays(), DEFAULT_RETRY_DELAYS);
+    }
+}
