@@ -1,4 +1,4 @@
-//! Why a lesson could not be held. That a guarantee did not hold is not among these: that is a [`Verdict`](super::verdict).
+//! Why a lesson could not be held. That a guarantee did not hold is not among these: that is a [`Broken`](super::Broken).
 
 use std::{io, path::PathBuf, time::Duration};
 

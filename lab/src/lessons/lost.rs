@@ -27,9 +27,9 @@ pub(crate) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Half, Lesson
 /// Half of the lines go to an address where nobody lives.
 async fn nobody_there(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonError> {
     stage.show.look(if guarded {
-        "Overview, Message rates: Unroutable (return) rises; Channels, while it sends: mode C (confirms)"
+        "Overview, Message rates: Unroutable (return) rises; Channels, while it sends: Mode C, for confirms"
     } else {
-        "Overview, Message rates: Unroutable (drop) rises; Channels, while it sends: no C in the mode"
+        "Overview, Message rates: Unroutable (drop) rises; Channels, while it sends: publish on the one without Mode C"
     });
     let mut account = Account::default();
     let to = |queue, first, last| line(stage, guarded, queue).reading(Input::Seq { first, last });
@@ -50,7 +50,11 @@ async fn nobody_there(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonErr
 
 /// The proxy lets 500 messages through, swallows 500 and cuts.
 async fn swallowed(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonError> {
-    stage.show.look("Connections: the producer's comes a second time after the cut, if it waits for answers");
+    stage.show.look(if guarded {
+        "Queues, orders: Ready stops at 500 while 500 go astray, then rises to 1000 or more (some come twice)"
+    } else {
+        "Queues, orders: Ready ends at 500 or less, although 1000 are sent"
+    });
     let proxy = stage.proxy().await?;
     proxy.lose_publishes(500, Some(500));
     let mut account = Account::default();

@@ -48,7 +48,7 @@ impl PlainClient {
         let mut confirms = FuturesUnordered::new();
         for (key, line) in lines {
             let number = last.entry(key.clone()).and_modify(|n| *n = n.saturating_add(1)).or_insert(NonZeroU64::MIN);
-            let channel = &self.channels[usize::from(number.get() % 2 == 0)];
+            let channel = &self.channels[usize::from(number.get().is_multiple_of(2))];
             let envelope = message(queue, &key, *number, source, line)?.encode(Durability::Persistent);
             let (exchange, routing_key) = (&envelope.route.exchange, &envelope.route.routing_key);
             let publishing = channel.basic_publish(

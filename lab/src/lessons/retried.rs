@@ -38,10 +38,10 @@ pub(crate) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Half, Lesson
     account.dead(&Dead::read(&stage.run(&list.clone().and("--json"), &[0]).await?)?);
     let figures = account.figures();
     stage.result(format!("handled {}, dead letters {}", figures.handled, figures.dead));
-    stage.show.hold().await;
     if guarded {
         show_dead(stage, &list).await?;
     }
+    stage.show.hold().await;
     stage.node.purge("orders.dead").await?;
     Ok(Half {
         lesson: "retried",

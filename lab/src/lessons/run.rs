@@ -48,7 +48,10 @@ pub async fn run(args: DemoArgs) -> Result<Ran, LessonError> {
     let lessons = Box::pin(hold_lessons(&args, &node, &programs, &show));
     let mut ran = tokio::select! {
         ran = lessons => ran,
-        () = stop.asked() => Ok(Ran::Stopped),
+        () = stop.asked() => {
+            show.line("\nStopped: the node and the programs are ended.");
+            Ok(Ran::Stopped)
+        }
     };
     if args.stay && !matches!(ran, Ok(Ran::Stopped)) {
         if let Err(error) = &ran {
