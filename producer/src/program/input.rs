@@ -26,7 +26,7 @@ pub(crate) struct Input {
     name: String,
     limit: usize,
     pace: Option<Pace>,
-    /// The number of the line read last.
+    /// The number of the line that `next` gave last.
     pub(crate) line: u64,
 }
 
@@ -98,10 +98,11 @@ impl Input {
             }
         };
         let Some(message) = message else { return Ok(None) };
-        self.line += 1;
         if let Some(pace) = &mut self.pace {
             pace.wait().await;
         }
+        // Only now: a line given up while it waits for its time was not sent, and the report says from which line on.
+        self.line += 1;
         Ok(Some(message))
     }
 }
@@ -123,5 +124,29 @@ impl Pace {
         sleep_until(at).await;
         // Time lost to a slow broker is caught up with by at most one second's worth.
         self.next = Some((at + self.between).max(now.checked_sub(Duration::from_secs(1)).unwrap_or(now)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_given_up_while_it_waits_for_its_time_is_not_counted() {
+        let shape = Shape {
+            destination: Destination::queue("orders").unwrap(),
+            message_type: None,
+            key_field: None,
+            id_field: None,
+        };
+        let pace = Some(Pace::new(NonZeroU32::MIN));
+        let from = From::Lines(Box::new(&b"one\ntwo\n"[..]), shape);
+        let mut input = Input { from, name: "a test".to_owned(), limit: 100, pace, line: 0 };
+
+        assert!(input.next().await.unwrap().is_some());
+        assert!(timeout(Duration::from_millis(20), input.next()).await.is_err());
+        assert_eq!(input.line, 1);
     }
 }
