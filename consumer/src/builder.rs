@@ -272,3 +272,69 @@ fn log(deduplication: Deduplication) -> Option<Arc<dyn HandledLog>> {
 /// Half of the 30 minutes after which RabbitMQ takes an unsettled delivery away: clocks and queues need the rest.
 const HALF_OF_CONSUMER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const MOST_PARKED: u16 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use std::num::{NonZeroU16, NonZeroUsize};
+
+    use correio_guarantees::{GapPolicy, RetrySchedule};
+
+    use super::*;
+    use crate::Message;
+
+    fn builder() -> ConsumerBuilder {
+        let handler = |_: Message| std::future::ready(Ok::<_, String>(()));
+        Consumer::builder(Address::new("localhost", 5672, "consumer", "consumer")).queue("orders").on_any(handler)
+    }
+
+    fn refusal(builder: ConsumerBuilder) -> String {
+        builder.build().expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn the_defaults_fit_together_in_either_mode() {
+        for processing in [Processing::independent(), Processing::ordered_by_key()] {
+            assert!(builder().processing(processing).build().is_ok());
+        }
+    }
+
+    #[test]
+    fn what_could_be_held_past_the_brokers_patience_is_refused_with_the_time() {
+        // Six attempts of three minutes in place: 18 min, and the broker takes the message away after 30.
+        let slow = builder().handler_deadline(Duration::from_secs(180));
+        assert!(refusal(slow.processing(Processing::ordered_by_key())).contains("1186s"));
+        assert!(
+            builder().handler_deadline(Duration::from_secs(180)).build().is_ok(),
+            "independent ones do not wait here"
+        );
+        let patient = Processing::OrderedByKey {
+            keys_at_once: NonZeroU16::MIN,
+            parked: NonZeroU16::MIN,
+            gap_deadline: Duration::from_secs(15 * 60),
+            gap_policy: GapPolicy::Skip,
+            retry: RetrySchedule::none(),
+        };
+        assert!(refusal(builder().processing(patient)).contains("gap deadline"));
+    }
+
+    #[test]
+    fn a_memory_shorter_than_the_longest_retry_is_refused_with_both_times() {
+        let capacity = NonZeroUsize::new(10).expect("not zero");
+        let forgetful = Deduplication::Memory { capacity, retention: Duration::from_secs(456) };
+        let said = refusal(builder().deduplication(forgetful));
+        assert!(said.contains("remembered for 456s") && said.contains("retried for 456s"), "{said}");
+        let enough = Deduplication::Memory { capacity, retention: Duration::from_secs(457) };
+        assert!(builder().deduplication(enough).build().is_ok());
+    }
+
+    #[test]
+    fn what_is_missing_or_there_twice_is_named() {
+        let address = || Address::new("localhost", 5672, "consumer", "consumer");
+        assert!(refusal(Consumer::builder(address()).queue("orders")).contains(".on("));
+        let handler = |_: Message| std::future::ready(Ok::<_, String>(()));
+        assert!(refusal(Consumer::builder(address()).on_any(handler)).contains(".queue("));
+        assert!(refusal(builder().on("order.placed", handler).on("order.placed", handler)).contains("order.placed"));
+        assert!(refusal(builder().queue("x".repeat(256))).contains("queue"));
+        assert!(refusal(builder().handler_deadline(Duration::ZERO)).contains("handler deadline"));
+    }
+}
