@@ -197,7 +197,7 @@ async fn each_shipped_user_can_do_what_it_is_for_and_no_more() {
             ("producer", &queue, false),
             ("producer", &dead, false),
             ("student", &queue, false),
-            ("student", &dead, true),
+            ("student", &dead, false),
         ] {
             let lease = connect(node, user).channel().await.unwrap();
             let options = BasicConsumeOptions::default();
