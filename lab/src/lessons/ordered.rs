@@ -40,7 +40,8 @@ fn queue(guarded: bool) -> &'static str {
 
 /// `cargo consumer run` on the queue of this half.
 fn consumer(guarded: bool) -> CommandLine {
-    let run = CommandLine::consumer(&format!("run --from {}", queue(guarded)));
+    // One at a time: what is out of order then comes of the fault, not of handling side by side.
+    let run = CommandLine::consumer(&format!("run --from {} --concurrency 1", queue(guarded)));
     if guarded { run.and("--ordered") } else { run }
 }
 

@@ -4,11 +4,11 @@ use super::{Act, LessonError, Stage, act, consumer, flights, queue, send};
 
 pub(super) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonError> {
     stage.show.look(if guarded {
-        "Queues, flights: Ready 400; soon after, Unacked: failed flights wait here, and their keys with them"
+        "Queues, flights: Ready 500; soon after, Unacked: failed flights wait here, and their keys with them"
     } else {
-        "Queues, orders: Ready 400; soon after, orders.retry.1s: failed flights wait there, later ones pass"
+        "Queues, orders: Ready 500; soon after, orders.retry.1s: failed flights wait there, later ones pass"
     });
-    let mut account = send(stage, guarded, flights(1, 400)).await?;
+    let mut account = send(stage, guarded, flights(1, 500)).await?;
     stage.show.hold().await;
     // The first flight of each airport fails, once.
     let run = consumer(guarded).and("--idle 2");

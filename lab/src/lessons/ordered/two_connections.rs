@@ -26,7 +26,7 @@ pub(super) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonE
     stage.show.hold().await;
     client.close().await;
     proxy.stop().await;
-    let run = consumer(guarded).and("--output resequenced.ndjson --json --idle 2 --concurrency 1");
+    let run = consumer(guarded).and("--output resequenced.ndjson --json --idle 2");
     stage.command(&run);
     stage.run(&run, &[0]).await?;
     account.handled(&stage.handled("resequenced.ndjson")?);

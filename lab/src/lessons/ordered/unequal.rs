@@ -11,7 +11,7 @@ pub(super) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonE
         queue(guarded),
         if guarded { "● for one" } else { "● for each" }
     ));
-    let mut speeds = ["0", "0.02", "0.1"];
+    let mut speeds = ["0", "0.01", "0.04"];
     stage.choices().shuffle(&mut speeds);
     let mut consumers = Vec::new();
     for (number, speed) in speeds.iter().enumerate() {
@@ -24,9 +24,9 @@ pub(super) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Act, LessonE
     }
     stage.until("three consumers on the queue", async || Ok(on_queue(stage.node, queue(guarded)).await? == 3)).await?;
     stage.show.hold().await;
-    let mut account = send(stage, guarded, flights(401, 700)).await?;
+    let mut account = send(stage, guarded, flights(501, 700)).await?;
     let sent = account.figures().sent;
-    stage.until("300 flights handled", async || Ok(stage.lines("unequal")?.len() as u64 >= sent)).await?;
+    stage.until("200 flights handled", async || Ok(stage.lines("unequal")?.len() as u64 >= sent)).await?;
     for consumer in &consumers {
         consumer.stop();
     }
