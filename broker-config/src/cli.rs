@@ -26,7 +26,7 @@ pub enum Exit {
 }
 
 /// Which broker, on every command line.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct BrokerArgs {
     /// The broker, as `amqp://USER:PASSWORD@HOST:PORT/VHOST`; port and virtual host may be left out.
     ///
@@ -35,6 +35,13 @@ pub struct BrokerArgs {
     /// the URL and put its file's name into AMQP_PASSWORD_FILE, or itself into AMQP_PASSWORD.
     #[arg(long, value_name = "URL", global = true, help_heading = "Broker")]
     pub amqp_url: Option<String>,
+}
+
+impl fmt::Debug for BrokerArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may hold a password.
+        f.debug_struct("BrokerArgs").field("amqp_url", &self.amqp_url.as_ref().map(|_| "***")).finish()
+    }
 }
 
 impl BrokerArgs {

@@ -12,7 +12,7 @@ use deadpool::{
 };
 use tokio::{
     sync::OnceCell,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
@@ -174,9 +174,13 @@ impl Connections {
         let until = Instant::now() + time;
         let mut backoff = Backoff::new();
         loop {
-            let error = match self.channel().await {
-                Ok(channel) => return Ok(channel),
-                Err(error) => error,
+            let error = match timeout_at(until, self.channel()).await {
+                Ok(Ok(channel)) => return Ok(channel),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    let (step, address) = (Step::Connect, self.address.to_string());
+                    return Err(ConnectError::TimedOut { step, after: time, address });
+                }
             };
             let pause = backoff.next_delay();
             if error.is_permanent() || Instant::now() + pause >= until {
@@ -276,7 +280,8 @@ impl LeasedChannel {
         &self.address
     }
 
-    /// Throws channel and connection away, at once: what is unanswered on them is unknown.
+    /// Throws channel and connection away, at once: the socket is shut, and what is unanswered is unknown. Bytes that the
+    /// broker's machine has received already may still be read by a broker that is slow.
     pub fn discard(self) {
         drop(self);
     }
@@ -341,7 +346,7 @@ impl LeasedChannel {
 impl Drop for LeasedChannel {
     fn drop(&mut self) {
         if let Some(lease) = self.lease.take() {
-            // Only queues a frame for lapin's thread; nothing waits.
+            // Shuts the socket; nothing waits.
             drop(Object::take(lease));
         }
     }

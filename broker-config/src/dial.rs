@@ -7,6 +7,7 @@
 use std::{
     io,
     net::{Shutdown, TcpStream},
+    ops::Deref,
     os::fd::AsFd as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -45,11 +46,35 @@ impl Dialer {
     }
 }
 
+/// A connection and its socket. Dropped, it ends at once, whatever is still queued on it: lapin alone would keep its
+/// thread, its socket and what it holds for as long as a blocked or frozen broker does not read.
+pub(crate) struct Dialed {
+    connection: Connection,
+    socket: Option<TcpStream>,
+}
+
+impl Deref for Dialed {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Drop for Dialed {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.socket {
+            // It fails only if it has ended already, as after a polite close.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
 impl Manager for Dialer {
-    type Type = Connection;
+    type Type = Dialed;
     type Error = lapin::Error;
 
-    async fn create(&self) -> Result<Connection, lapin::Error> {
+    async fn create(&self) -> Result<Dialed, lapin::Error> {
         let handshake = Handshake::default();
         let (socket, connect_timeout) = (handshake.socket.clone(), self.connect_timeout);
         let connect = async move |uri: AMQPUri, runtime: TokioRuntime| {
@@ -65,11 +90,10 @@ impl Manager for Dialer {
         let properties = ConnectionProperties::default().with_connection_name(self.name.as_str().into());
         let runtime = TokioRuntime::tokio_current();
         let connection = Connection::connector(self.uri.clone(), runtime, connect, properties).await?;
-        handshake.socket.on_done();
-        Ok(connection)
+        Ok(Dialed { connection, socket: handshake.socket.on_done() })
     }
 
-    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<lapin::Error> {
+    async fn recycle(&self, connection: &mut Dialed, _: &Metrics) -> RecycleResult<lapin::Error> {
         if connection.status().connected() { Ok(()) } else { Err(RecycleError::message("the connection has ended")) }
     }
 }
@@ -103,8 +127,11 @@ impl Socket {
         Ok(())
     }
 
-    fn on_done(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::Done;
+    fn on_done(&self) -> Option<TcpStream> {
+        match std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), State::Done) {
+            State::Connected(socket) => Some(socket),
+            State::Connecting | State::Done | State::Abandoned => None,
+        }
     }
 
     fn on_abandoned(&self) {

@@ -1,12 +1,15 @@
 //! The channel without confirms: hands messages to the connection and never learns more.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use correio_broker_config::{Connections, LeasedChannel, wire};
+use correio_broker_config::{Backoff, Connections, LeasedChannel, wire};
 use correio_message::Durability;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{Channel, options::BasicPublishOptions, types::ShortString};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -44,7 +47,9 @@ impl FiringChannel {
 
     pub(crate) async fn run(mut self) {
         let mut opened = 0;
-        while let Some(leased) = self.connect().await {
+        let (mut backoff, mut pause) = (Backoff::new(), Duration::ZERO);
+        while let Some(leased) = self.connect(pause).await {
+            let since = Instant::now();
             opened += 1;
             if opened > 1 {
                 one(&self.counters.reconnected);
@@ -61,6 +66,11 @@ impl FiringChannel {
                     leased.discard();
                 }
             }
+            // One that ends as soon as it is used (no such exchange, say) must not make a hot loop.
+            if since.elapsed() > GOOD_WHILE {
+                backoff.on_success();
+            }
+            pause = backoff.next_delay();
         }
         self.submissions.close();
         while self.submissions.try_recv().is_ok() {
@@ -70,10 +80,19 @@ impl FiringChannel {
 
     /// Meanwhile the buffer fills, and past their deadline for room callers drop their messages. What is in the buffer
     /// when the producer closes still gets its connection, until that gives up.
-    async fn connect(&mut self) -> Option<LeasedChannel> {
+    async fn connect(&self, pause: Duration) -> Option<LeasedChannel> {
+        let connecting = async {
+            sleep(pause).await;
+            next_channel(self.connections.clone()).await
+        };
+        let closed_for_long = async {
+            self.closing.cancelled().await;
+            sleep(LAST_WAIT).await;
+        };
         tokio::select! {
-            channel = next_channel(self.connections.clone()) => Some(channel),
+            channel = connecting => Some(channel),
             () = self.give_up.cancelled() => None,
+            () = closed_for_long => None,
         }
     }
 
@@ -144,3 +163,8 @@ async fn write(channel: Channel, submission: Submission) -> lapin::Result<()> {
     drop(room);
     Ok(())
 }
+
+/// How long after closing the buffer may wait for a connection to leave by.
+const LAST_WAIT: Duration = Duration::from_secs(30);
+/// A channel that served so long was a good one.
+const GOOD_WHILE: Duration = Duration::from_secs(10);

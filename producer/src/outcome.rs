@@ -9,7 +9,8 @@ pub enum Outcome {
     /// Every queue that the message was routed to has accepted it; on a quorum queue that means written to disk
     /// by a majority of its members.
     Confirmed,
-    /// No queue matched the route, or there is no such exchange. The broker did not keep the message.
+    /// No queue matched the route, or there is no such exchange. The broker did not keep the message (of an earlier
+    /// sending without an answer, if there was one, nothing is known).
     Unroutable {
         /// The broker's words.
         reason: String,
@@ -23,7 +24,7 @@ pub enum Outcome {
     /// No answer before the deadline, after `tries` sendings with the same id. The broker may or may not have it:
     /// sent again with the same id, it is handled once.
     Unknown {
-        /// How often it was sent; 0 when no connection was to be had at all, and then the broker does not have it.
+        /// How often it was sent, as far as is known; 0 if its turn never came, and then the broker does not have it.
         tries: u32,
     },
 }

@@ -47,6 +47,13 @@ struct Shared {
     give_up: CancellationToken,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The last handle is gone: its tasks finish what they have, and end.
+        self.closing.cancel();
+    }
+}
+
 impl Producer {
     /// Connects, and keeps connected from then on: after a loss the connection is made again and what was
     /// unanswered is sent again with the same id.
@@ -199,7 +206,8 @@ impl Producer {
 
     /// Takes nothing new, lets what was handed in come to its outcome, and closes the connection.
     ///
-    /// Waits at most `within`; what has no answer by then ends [`Outcome::Unknown`].
+    /// Waits at most `within`, and then some seconds for the connection to end; what has no answer by then ends
+    /// [`Outcome::Unknown`].
     ///
     /// # Cancel safety
     ///
@@ -265,7 +273,13 @@ impl Producer {
             shared.closing.clone(),
             shared.give_up.clone(),
         );
-        shared.tasks.lock().await.push(tokio::spawn(channel.run()));
+        let mut tasks = shared.tasks.lock().await;
+        if shared.closing.is_cancelled() {
+            // Closed meanwhile, and nobody would wait for it.
+            buffer.close();
+        } else {
+            tasks.push(tokio::spawn(channel.run()));
+        }
         buffer
     }
 }

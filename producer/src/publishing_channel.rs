@@ -3,9 +3,9 @@
 //! One task owns the channel and everything about it. What to do is decided by the
 //! [`ConfirmWindow`]; this only publishes, listens and reports.
 
-use std::{collections::VecDeque, future::poll_fn, pin::Pin, sync::Arc, task::Poll};
+use std::{collections::VecDeque, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
-use correio_broker_config::{Connections, LeasedChannel};
+use correio_broker_config::{Backoff, Connections, LeasedChannel};
 use correio_guarantees::{
     Answer, ConfirmWindow, DeadlineAction, Ended, Pronounced, Publish, WindowAdmission, WindowLimits,
 };
@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, options::ConfirmSelectOptions};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,9 @@ use crate::{
 
 pub(crate) struct PublishingChannel {
     connections: Arc<Connections>,
+    backoff: Backoff,
+    /// The channel that is served has answered something: the next loss is met with a new one at once.
+    is_answered: bool,
     submissions: mpsc::Receiver<Submission>,
     /// Taken from the callers and not published yet, in their order.
     queue: VecDeque<Submission>,
@@ -79,6 +82,8 @@ impl PublishingChannel {
     ) -> Self {
         Self {
             connections,
+            backoff: Backoff::new(),
+            is_answered: false,
             submissions,
             queue: VecDeque::new(),
             queue_limit: settings.window,
@@ -124,10 +129,27 @@ impl PublishingChannel {
             if self.give_up.is_cancelled() || self.is_done() {
                 break;
             }
-            lease = self.meanwhile(Box::pin(next_channel(self.connections.clone()))).await;
+            lease = self.next_lease(&fault).await;
             one(&self.counters.reconnected);
         }
         self.end_all();
+    }
+
+    /// A new channel; at once if the last one was of use. A broker that takes connections and answers nothing is tried with
+    /// growing pauses: each try would send all of the window again.
+    async fn next_lease(&mut self, fault: &Fault) -> Option<LeasedChannel> {
+        if self.is_answered {
+            self.backoff.on_success();
+        }
+        let is_fault_found = matches!(fault, Fault::OfOneMessage { .. });
+        let pause = if self.is_answered || is_fault_found { Duration::ZERO } else { self.backoff.next_delay() };
+        self.is_answered = false;
+        let connections = self.connections.clone();
+        let connecting = async move {
+            sleep(pause).await;
+            next_channel(connections).await
+        };
+        self.meanwhile(Box::pin(connecting)).await
     }
 
     async fn serve(&mut self, channel: &Channel) -> End {
@@ -240,6 +262,7 @@ impl PublishingChannel {
             self.window.on_returned(&id, format!("{} {}", returned.reply_code, returned.reply_text));
         }
         self.window.on_answered(publish, answer);
+        self.is_answered = true;
     }
 
     fn on_lost(&mut self, fault: &Fault) {

@@ -38,7 +38,7 @@ impl Future for Receipt {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        // The sender goes without an answer only when its task was torn down with the runtime.
-        Pin::new(&mut self.outcome).poll(cx).map(|answer| answer.unwrap_or(Outcome::Unknown { tries: 0 }))
+        // The sender goes without an answer only when its task was torn down, and the message may have left before.
+        Pin::new(&mut self.outcome).poll(cx).map(|answer| answer.unwrap_or(Outcome::Unknown { tries: 1 }))
     }
 }

@@ -58,6 +58,9 @@ pub(crate) struct Buffer {
     bytes: usize,
 }
 
+/// Room for the bytes and a place in the queue.
+type Entrance<'b> = (OwnedSemaphorePermit, mpsc::Permit<'b, Submission>);
+
 impl Buffer {
     pub(crate) fn new(messages: usize, bytes: usize) -> (Self, mpsc::Receiver<Submission>) {
         let (queue, receiver) = mpsc::channel(messages);
@@ -77,17 +80,13 @@ impl Buffer {
     ) -> Result<(), (Cargo, SendFailure)> {
         let bytes = cargo.weight();
         let share = u32::try_from(bytes.min(self.bytes)).unwrap_or(u32::MAX);
-        // The usual case takes no timer.
-        let entrance = match (self.room.clone().try_acquire_many_owned(share), self.queue.try_reserve()) {
-            (Ok(room), Ok(place)) => Ok((room, place)),
-            _ => {
-                let both = async {
-                    let room = self.room.clone().acquire_many_owned(share).await.map_err(|_| SendFailure::Closed)?;
-                    let place = self.queue.reserve().await.map_err(|_| SendFailure::Closed)?;
-                    Ok((room, place))
-                };
+        // The usual case takes no timer. A half that succeeds alone is given back before anything is waited for: held while
+        // waiting for the other, it could starve those who hold that.
+        let entrance = match self.enter_now(share) {
+            Some(entrance) => Ok(entrance),
+            None => {
                 let until = Instant::now() + wait;
-                timeout_at(until, both).await.unwrap_or(Err(SendFailure::NoRoom { waited: wait }))
+                timeout_at(until, self.enter(share)).await.unwrap_or(Err(SendFailure::NoRoom { waited: wait }))
             }
         };
         match entrance {
@@ -100,6 +99,19 @@ impl Buffer {
         }
     }
 
+    fn enter_now(&self, share: u32) -> Option<Entrance<'_>> {
+        let room = self.room.clone().try_acquire_many_owned(share).ok()?;
+        let place = self.queue.try_reserve().ok()?;
+        Some((room, place))
+    }
+
+    /// Room first, then a place: places are given back by the channel's task alone, which waits for neither.
+    async fn enter(&self, share: u32) -> Result<Entrance<'_>, SendFailure> {
+        let room = self.room.clone().acquire_many_owned(share).await.map_err(|_| SendFailure::Closed)?;
+        let place = self.queue.reserve().await.map_err(|_| SendFailure::Closed)?;
+        Ok((room, place))
+    }
+
     /// No one else is let in; what is in, stays in.
     pub(crate) fn close(&self) {
         self.room.close();
@@ -107,5 +119,36 @@ impl Buffer {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.room.is_closed() || self.queue.is_closed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use correio_message::{Destination, Message};
+
+    use super::*;
+
+    fn cargo(bytes: usize) -> Cargo {
+        Cargo::Message(Box::new(Message::new(Destination::queue("q").unwrap(), vec![0; bytes])))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_that_wait_for_room_hold_no_place_that_another_waits_for() {
+        // Room for one message at a time, and places for two.
+        let (buffer, mut taken) = Buffer::new(2, cargo(1_000).weight());
+        let second = Duration::from_secs(1);
+        let put = |number: u128| {
+            let buffer = buffer.clone();
+            let id = MessageId::from(uuid::Uuid::from_u128(number));
+            tokio::spawn(async move { buffer.put(id, cargo(1_000), second, second, None).await.is_ok() })
+        };
+        let callers: Vec<_> = (0..10).map(put).collect();
+        for _ in 0..10 {
+            // The channel's task takes one and drops it, which gives its room back.
+            assert!(tokio::time::timeout(second / 2, taken.recv()).await.unwrap().is_some(), "nothing moves");
+        }
+        for caller in callers {
+            assert!(caller.await.unwrap());
+        }
     }
 }

@@ -60,6 +60,13 @@ async fn lines_that_were_not_confirmed_are_kept_with_their_ids_and_sent_again_as
         assert_eq!(ran.code, Some(2), "{ran}");
         assert!(ran.stderr.contains("--again"), "{ran}");
 
+        // A run that stops early leaves what it did not try where it was.
+        let hopeless =
+            ["send", "--again", &kept, "--unsent", &kept, "--exchange", "no-such-exchange", "--routing-key", "x"];
+        let ran = producer(node, &hopeless, "").await;
+        assert_eq!(ran.code, Some(2), "{ran}");
+        assert_eq!(fs::read_to_string(&kept).unwrap().lines().count(), 2, "both lines are still there");
+
         exchange_with(node, &exchange, &[&queue]).await;
         let again = [&["send", "--again", &kept, "--unsent", &kept][..], &route].concat();
         let ran = producer(node, &again, "").await;

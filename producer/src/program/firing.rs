@@ -2,7 +2,7 @@
 
 use correio_broker_config::cli::{Exit, print_error};
 
-use super::{Stop, args::FireArgs, connect, destination, input::Input, report::Report};
+use super::{Stop, args::FireArgs, connect, destination, input::Input, report::Report, sending::signals};
 
 const PAYLOAD_LIMIT: usize = 16 * 1024 * 1024;
 
@@ -11,15 +11,22 @@ pub(crate) async fn run(args: FireArgs) -> Result<Exit, Stop> {
     let mut input = Input::lines(&args.line, to, PAYLOAD_LIMIT).await.map_err(Stop::usage)?;
     let producer = connect(&args.line, |settings| settings).await?;
     let mut report = Report::new(None);
+    let mut stop = signals();
     let halted = loop {
         let next = tokio::select! {
             next = input.next() => next,
-            _ = tokio::signal::ctrl_c() => break None,
+            Some(()) = stop.recv() => break None,
         };
         match next {
-            Ok(Some(message)) => match producer.fire(message).await {
-                Ok(_) => report.on_fired(),
-                Err(error) => report.on_not_sent(&error.cause.to_string()),
+            Ok(Some(message)) => tokio::select! {
+                fired = producer.fire(message) => match fired {
+                    Ok(_) => report.on_fired(),
+                    Err(error) => report.on_not_sent(&error.cause.to_string()),
+                },
+                Some(()) = stop.recv() => {
+                    report.on_not_sent("stopped by a signal");
+                    break None;
+                }
             },
             Ok(None) => break None,
             Err(error) => break Some(error),

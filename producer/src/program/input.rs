@@ -1,6 +1,7 @@
 //! Where the messages of a run come from.
 
 use std::{
+    collections::VecDeque,
     io::IsTerminal,
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -32,7 +33,7 @@ pub(crate) struct Input {
 
 enum From {
     Lines(Box<dyn AsyncBufRead + Unpin + Send>, Shape),
-    Again(std::vec::IntoIter<Message>),
+    Again(VecDeque<Message>),
 }
 
 /// The input cannot be read any further.
@@ -77,7 +78,7 @@ impl Input {
     pub(crate) fn again(args: &LineArgs, path: &Path, destination: &Destination) -> Result<Self, InputError> {
         let messages = unsent::read(path, destination)?;
         let (name, pace) = (path.display().to_string(), args.rate.map(Pace::new));
-        Ok(Self { from: From::Again(messages.into_iter()), name, limit: usize::MAX, pace, line: 0 })
+        Ok(Self { from: From::Again(messages.into()), name, limit: usize::MAX, pace, line: 0 })
     }
 
     /// The next message, when its time has come; `None` at the end.
@@ -85,7 +86,12 @@ impl Input {
     /// Not cancel safe: a line half read is lost.
     pub(crate) async fn next(&mut self) -> Result<Option<Message>, InputError> {
         let message = match &mut self.from {
-            From::Again(messages) => messages.next(),
+            From::Again(messages) => {
+                if let (Some(pace), false) = (&mut self.pace, messages.is_empty()) {
+                    pace.wait().await;
+                }
+                messages.pop_front()
+            }
             From::Lines(reader, shape) => {
                 let line = self.line + 1;
                 let read = next_line(reader, self.limit).await.map_err(|source| InputError::Read {
@@ -94,16 +100,27 @@ impl Input {
                     source,
                 })?;
                 let of_line = |cause| InputError::Line { name: self.name.clone(), line, cause };
-                read.map(|text| text.and_then(|text| shape.message(&text))).transpose().map_err(of_line)?
+                let message =
+                    read.map(|text| text.and_then(|text| shape.message(&text))).transpose().map_err(of_line)?;
+                if let (Some(pace), true) = (&mut self.pace, message.is_some()) {
+                    pace.wait().await;
+                }
+                message
             }
         };
-        let Some(message) = message else { return Ok(None) };
-        if let Some(pace) = &mut self.pace {
-            pace.wait().await;
-        }
         // Only now: a line given up while it waits for its time was not sent, and the report says from which line on.
-        self.line += 1;
-        Ok(Some(message))
+        self.line += u64::from(message.is_some());
+        Ok(message)
+    }
+
+    /// What was kept by an earlier run and has not been given out.
+    pub(crate) fn into_rest(self) -> impl Iterator<Item = Message> {
+        match self.from {
+            From::Again(messages) => messages,
+            // Lines that were not read are where they were.
+            From::Lines(..) => VecDeque::new(),
+        }
+        .into_iter()
     }
 }
 

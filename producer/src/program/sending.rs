@@ -1,11 +1,14 @@
 //! `producer send`: each line is confirmed, or said not to be.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use correio_broker_config::cli::{Exit, print_error};
 use correio_message::Message;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 use super::{
     Stop,
@@ -15,7 +18,7 @@ use super::{
     report::Report,
     unsent::{Keeper, UnsentError},
 };
-use crate::{Outcome, Producer, SendError, SendFailure};
+use crate::{Outcome, Producer, ProducerSettings, Receipt, SendError, SendFailure};
 
 const PAYLOAD_LIMIT: usize = 16 * 1024 * 1024;
 
@@ -29,19 +32,32 @@ pub(crate) async fn run(args: SendArgs) -> Result<Exit, Stop> {
     let keeper = args.unsent.clone().map(|path| Keeper::new(path, args.again.as_deref()));
     let mut keeper = keeper.transpose().map_err(Stop::usage)?;
     let window = args.window as usize;
-    let producer =
-        connect(&args.line, |settings| settings.window(window).confirm_deadline(args.confirm_deadline)).await?;
+    let adjust = |settings: ProducerSettings| settings.window(window).confirm_deadline(args.confirm_deadline);
+    let producer = match connect(&args.line, adjust).await {
+        Ok(producer) => producer,
+        Err(stop) => {
+            if let Some(keeper) = keeper {
+                keeper.abandon();
+            }
+            return Err(stop);
+        }
+    };
     let mut report = Report::new(None);
     let ended = send_all(&producer, &mut input, &mut report, keeper.as_mut(), window).await;
     producer.close(args.confirm_deadline).await;
 
     let counts = producer.counts();
-    let kept = keeper.map(Keeper::finish).transpose();
+    let kept = match (keeper, &ended) {
+        // It could not be written: what lies there is left as it is.
+        (Some(keeper), Err(Halt::Unsent(_))) => Ok(keeper.kept),
+        (Some(keeper), _) => keeper.finish(input.into_rest()),
+        (None, _) => Ok(0),
+    };
     let exit = report.exit(false, &counts);
     let confirmed = report.confirmed();
     let queue = args.line.to.as_deref();
     let hint = report.saw("312").then(|| way_out(queue, &args)).flatten();
-    report.finish_sent(&counts, *kept.as_ref().unwrap_or(&None).as_ref().unwrap_or(&0), args.line.json);
+    report.finish_sent(&counts, *kept.as_ref().unwrap_or(&0), args.line.json);
     kept.map_err(Stop::usage)?;
     if let Some(hint) = hint {
         eprintln!("{hint}");
@@ -50,7 +66,12 @@ pub(crate) async fn run(args: SendArgs) -> Result<Exit, Stop> {
         Ok(()) => Ok(exit),
         Err(halt) => {
             print_error(&halt);
-            eprintln!("stopped: {confirmed} lines were confirmed; from line {} on nothing more was sent", halt.line());
+            match halt.line() {
+                Some(line) => {
+                    eprintln!("stopped: {confirmed} lines were confirmed; from line {line} on nothing more was sent");
+                }
+                None => eprintln!("stopped: {confirmed} lines were confirmed"),
+            }
             Ok(halt.exit())
         }
     }
@@ -73,14 +94,14 @@ enum Halt {
 
 impl Halt {
     /// The first line of the input that was not sent.
-    fn line(&self) -> u64 {
-        match self {
+    fn line(&self) -> Option<u64> {
+        Some(match self {
             Self::Input(InputError::Line { line, .. }) | Self::NotSent { line, .. } => *line,
             Self::Input(InputError::Read { line, .. }) | Self::Signal { line } | Self::Hopeless { line, .. } => {
                 line + 1
             }
-            Self::Input(_) | Self::Unsent(_) => 0,
-        }
+            Self::Input(_) | Self::Unsent(_) => return None,
+        })
     }
 
     fn exit(&self) -> Exit {
@@ -136,7 +157,7 @@ async fn send_all(
             // The first goes alone: a missing exchange or right shows once, not with every line.
             Ok((message, receipt, started)) if first => {
                 first = false;
-                let outcome = receipt.await;
+                let outcome = of_first(receipt, &mut stop, producer).await;
                 let hopeless = hopeless(&outcome);
                 if let Err(error) = ended((message, outcome, started), report, keeper.as_deref_mut()) {
                     break Err(Halt::Unsent(error));
@@ -159,13 +180,27 @@ async fn send_all(
             }
         }
     };
-    while let Some(sent) = on_the_way.next().await {
-        ended(sent, report, keeper.as_deref_mut()).map_err(Halt::Unsent)?;
+    loop {
+        tokio::select! {
+            sent = on_the_way.next() => match sent {
+                Some(sent) => ended(sent, report, keeper.as_deref_mut()).map_err(Halt::Unsent)?,
+                None => return halted,
+            },
+            // Once more: what has no answer now is unknown.
+            Some(()) = stop.recv() => producer.close(Duration::ZERO).await,
+        }
     }
-    halted
 }
 
-async fn send_one(producer: &Producer, mut message: Message) -> Result<(Message, crate::Receipt, Instant), SendError> {
+async fn of_first(mut receipt: Receipt, stop: &mut mpsc::Receiver<()>, producer: &Producer) -> Outcome {
+    tokio::select! {
+        outcome = &mut receipt => return outcome,
+        Some(()) = stop.recv() => producer.close(Duration::ZERO).await,
+    }
+    receipt.await
+}
+
+async fn send_one(producer: &Producer, mut message: Message) -> Result<(Message, Receipt, Instant), SendError> {
     let started = Instant::now();
     // The id is needed here too, should the line have to be kept.
     message.id.get_or_insert_with(crate::fresh_id);
@@ -207,9 +242,9 @@ fn way_out(queue: Option<&str>, args: &SendArgs) -> Option<String> {
     ))
 }
 
-/// SIGINT and SIGTERM end the reading; what is under way still comes to its outcome.
-fn signals() -> tokio::sync::mpsc::Receiver<()> {
-    let (heard, stop) = tokio::sync::mpsc::channel(1);
+/// SIGINT and SIGTERM: the first ends the reading, and what is under way still comes to its outcome; the second ends that.
+pub(super) fn signals() -> mpsc::Receiver<()> {
+    let (heard, stop) = mpsc::channel(1);
     tokio::spawn(async move {
         let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
         else {

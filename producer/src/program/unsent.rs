@@ -126,8 +126,11 @@ impl Keeper {
         Ok(())
     }
 
-    /// Puts the file in its place; an empty one is removed.
-    pub(crate) fn finish(mut self) -> Result<u64, UnsentError> {
+    /// Keeps what was not even tried, and puts the file in its place; an empty one is removed.
+    pub(crate) fn finish(mut self, rest: impl Iterator<Item = Message>) -> Result<u64, UnsentError> {
+        for message in rest {
+            self.keep(&message, "not sent".to_owned())?;
+        }
         self.file = None;
         let written = self.beside.as_ref().unwrap_or(&self.path);
         let result = match (&self.beside, self.kept) {
@@ -138,6 +141,13 @@ impl Keeper {
         };
         result.map_err(|source| UnsentError::Write { path: self.path.clone(), source })?;
         Ok(self.kept)
+    }
+
+    /// Nothing was sent: the file goes again, and one that is to be sent again stays as it was.
+    pub(crate) fn abandon(mut self) {
+        self.file = None;
+        // It is empty; if it stays, the next run takes it all the same.
+        let _ = std::fs::remove_file(self.beside.as_ref().unwrap_or(&self.path));
     }
 
     fn open(&mut self) -> Result<&mut BufWriter<File>, UnsentError> {
@@ -166,10 +176,16 @@ mod tests {
         message.key = Some(Key::new("k").unwrap());
         let mut keeper = Keeper::new(path.clone(), None).unwrap();
         keeper.keep(&message, "unknown".to_owned()).unwrap();
-        assert_eq!(keeper.finish().unwrap(), 1);
+        assert_eq!(keeper.finish(std::iter::empty()).unwrap(), 1);
         assert_eq!(read(&path, &destination).unwrap(), [message]);
         assert!(matches!(Keeper::new(path.clone(), None), Err(UnsentError::NotEmpty { .. })));
-        assert_eq!(Keeper::new(path.clone(), Some(&path)).unwrap().finish().unwrap(), 0);
+        // Stopped before it was tried again, it is still there.
+        let rest = read(&path, &destination).unwrap().into_iter();
+        assert_eq!(Keeper::new(path.clone(), Some(&path)).unwrap().finish(rest).unwrap(), 1);
+        assert_eq!(read(&path, &destination).unwrap().len(), 1);
+        Keeper::new(path.clone(), Some(&path)).unwrap().abandon();
+        assert_eq!(read(&path, &destination).unwrap().len(), 1);
+        assert_eq!(Keeper::new(path.clone(), Some(&path)).unwrap().finish(std::iter::empty()).unwrap(), 0);
         assert!(!path.exists(), "all of it was sent");
     }
 }
