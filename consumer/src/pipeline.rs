@@ -93,7 +93,7 @@ pub(crate) struct Pipeline {
     counts: Counts,
     held: BTreeMap<Ticket, Held>,
     last_ticket: u64,
-    /// The identities of what is held and not settled.
+    /// The identities of what is held and not settled; of two with the same one, the later.
     ids: BTreeMap<HandledId, Ticket>,
     order: Order,
     /// To be handled again, before anything new.
@@ -188,8 +188,7 @@ impl Pipeline {
             self.counts.without_id(1);
             tracing::debug!(route = %envelope.route, "a message without an id: a second copy of it would be handled too");
         }
-        let first = id.as_ref().and_then(|id| self.ids.get(id)).filter(|first| !self.is_lost(**first));
-        if let Some(first) = first.and_then(|first| self.held.get(first)) {
+        if let Some(first) = id.as_ref().and_then(|id| self.kept_first(id)) {
             // The first is unsettled on this channel, so the broker still holds it: this is its sender's second copy.
             self.counts.duplicates(1);
             if let Some(sequence) = &message.sequence
@@ -206,6 +205,15 @@ impl Pipeline {
         let received = Arc::new(Received { decoded, redelivered });
         let ticket = self.hold(owed, envelope, Some(Arc::clone(&received)), id);
         self.order.on_delivery(ticket, &received.decoded.message, bytes, now.at);
+    }
+
+    /// The first delivery of this id, if the broker keeps it until it is handled.
+    ///
+    /// One whose copy is being published is acknowledged as soon as the copy is confirmed, and the copy may be here
+    /// before its confirm: the two of them are each other's only hope, so both are held, and the log keeps them single.
+    fn kept_first(&self, id: &HandledId) -> Option<&Held> {
+        let first = self.ids.get(id).filter(|first| !self.is_lost(**first))?;
+        self.held.get(first).filter(|first| !matches!(first.stage, Stage::Copying(_)))
     }
 
     fn hold(

@@ -95,3 +95,86 @@ fn a_second_copy_that_was_numbered_anew_leaves_no_gap_on_its_line() {
     assert_eq!(h.running(), ["b"]);
     assert_eq!((h.tally().duplicates, h.tally().gaps), (1, 0));
 }
+
+#[test]
+fn a_copy_that_overtakes_its_own_confirm_is_handled_and_not_taken_for_a_duplicate() {
+    let mut ordered_without_retries = ordered(4, 16);
+    if let Processing::OrderedByKey { retry, .. } = &mut ordered_without_retries {
+        *retry = RetrySchedule::none();
+    }
+    for (processing, acknowledgement) in [
+        (independent(4, 5), Acknowledgement::AfterHandling),
+        (independent(4, 0), Acknowledgement::AfterHandling),
+        (ordered_without_retries, Acknowledgement::AfterHandling),
+        (independent(4, 0), Acknowledgement::OnDelivery),
+    ] {
+        let mut h = History::with(Rules { acknowledgement, ..rules(processing) });
+        let original = h.deliver(&numbered("a", "k", 1));
+        h.fail("a");
+        let (_, copy) = h.publishing[0].clone();
+        let again = match correio_message::DeadLetter::of(&copy) {
+            Some(_) => correio_message::replay(&copy, ShortText::new("q").unwrap()),
+            None => copy,
+        };
+        let second = h.deliver_envelope(again);
+        assert_eq!(h.tally().duplicates, 0);
+        h.confirm(Ok(()));
+        assert!(h.acknowledged.contains(&original));
+        assert_eq!(h.running(), ["a"], "both are gone");
+        h.done("a");
+        assert!(h.acknowledged.contains(&second));
+        assert_eq!((h.tally().handled, h.tally().duplicates), (1, 0));
+    }
+}
+
+#[test]
+fn a_copy_that_overtakes_its_own_confirm_and_its_original_have_one_effect_whatever_becomes_of_the_confirm() {
+    for handled_before_the_original_goes_on in [true, false] {
+        for cause in ["unknown", "no queue"] {
+            let mut h = History::of(independent(4, 5));
+            let original = h.deliver(&message("a"));
+            h.fail("a");
+            let copy = h.publishing[0].1.clone();
+            let second = h.deliver_envelope(copy.clone());
+            assert_eq!(h.running(), ["a"]);
+            if handled_before_the_original_goes_on {
+                h.done("a");
+            }
+            // No queue: it is tried again in place. Unknown: it is published again, at last given back, and comes again.
+            let mut original_now = original;
+            while h.given_back.is_empty() && !h.publishing.is_empty() {
+                h.confirm(Err(cause));
+                h.pass(SECOND * 64);
+            }
+            if let [given_back] = h.given_back[..] {
+                assert_eq!(given_back, original);
+                original_now = h.deliver(&message("a"));
+            }
+            if !handled_before_the_original_goes_on {
+                assert_eq!(h.running(), ["a"], "{cause}: two at work");
+                h.done("a");
+            }
+            h.pass(SECOND);
+            assert!(h.running().is_empty(), "{cause}: handled twice");
+            assert_eq!(h.acknowledged, BTreeSet::from([second, original_now]), "{cause}");
+            assert_eq!((h.tally().handled, h.tally().duplicates), (1, 1), "{cause}");
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_overtakes_its_own_confirm_and_fails_too_leaves_its_message_with_the_broker() {
+    let mut h = History::of(independent(4, 5));
+    let original = h.deliver(&message("a"));
+    h.fail("a");
+    let copy = h.publishing[0].1.clone();
+    let second = h.deliver_envelope(copy);
+    h.fail("a");
+    let third = h.publishing[1].1.clone();
+    h.confirm(Ok(()));
+    assert_eq!(h.acknowledged, BTreeSet::from([original]));
+    h.deliver_envelope(third);
+    h.confirm(Ok(()));
+    assert_eq!(h.acknowledged, BTreeSet::from([original, second]));
+    assert_eq!((h.running(), h.running[0].1.attempt().get()), (vec!["a".to_owned()], 3));
+}
