@@ -288,9 +288,14 @@ impl Pipeline {
         (acks, covered)
     }
 
-    /// Whether one more delivery fits.
+    /// Whether one more delivery fits. What is acknowledged on receipt cannot go back, so that no more of it is taken
+    /// than may be handled.
     pub(crate) fn has_room(&self) -> bool {
-        self.held.len() < usize::from(self.rules.processing.prefetch())
+        let held = self.held.len();
+        let on_receipt = self.rules.acknowledgement == Acknowledgement::OnDelivery;
+        let most = self.rules.stop_after_count.filter(|_| on_receipt);
+        held < usize::from(self.rules.processing.prefetch())
+            && most.is_none_or(|most| most.get().saturating_sub(self.done) > held as u64)
     }
 
     /// Whether nothing is held.

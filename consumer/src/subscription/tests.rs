@@ -1,7 +1,7 @@
 //! Every await of the loop, with an answer, an error, a late answer and none at all.
 
 use std::{
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU64},
     sync::{Arc, Mutex},
 };
 
@@ -176,6 +176,7 @@ struct Bench {
 struct Setting {
     processing: Processing,
     acknowledgement: Acknowledgement,
+    stop_after_count: Option<NonZeroU64>,
     copies: Answers,
     acks: Answers,
     cancels: Answers,
@@ -188,6 +189,7 @@ impl Default for Setting {
         Self {
             processing: Processing::Independent { at_once: NonZeroU16::new(4).unwrap(), retry: RetrySchedule::none() },
             acknowledgement: Acknowledgement::AfterHandling,
+            stop_after_count: None,
             copies: Answers::Ok,
             acks: Answers::Ok,
             cancels: Answers::Ok,
@@ -235,7 +237,7 @@ impl Bench {
             acknowledgement: setting.acknowledgement,
             deduplicate: true,
             company: Company { parking: short("q.dead"), can_park: true, delays: Vec::new() },
-            stop_after_count: None,
+            stop_after_count: setting.stop_after_count,
             handlers: Arc::new(handlers),
             stopping: stop.clone(),
             jitter: || 0.0,
@@ -399,6 +401,22 @@ async fn stopping_finishes_what_is_quick_enough_and_gives_the_rest_back() {
     let (frames, tally) = bench.drain().await;
     assert!(frames.contains(&"give back 2".to_owned()), "{frames:?}");
     assert_eq!((tally.handled, tally.handed_back), (2, 1));
+}
+
+#[tokio::test]
+async fn acknowledging_on_receipt_up_to_a_count_ends_at_once_and_what_was_not_taken_goes_back() {
+    let (acknowledgement, stop_after_count) = (Acknowledgement::OnDelivery, NonZeroU64::new(3));
+    let mut bench = Bench::new(Setting { acknowledgement, stop_after_count, ..Setting::default() });
+    bench.subscription.drain_deadline = PATIENCE * 2;
+    bench.deliver(&["ok"; 10]);
+    assert!(matches!(bench.serve_until_over().await, Over::Stopping(Ended::CountReached)));
+    let (frames, tally) = bench.drain().await;
+    assert_eq!((tally.handled, tally.lost, tally.not_started), (3, 0, 7));
+    let last = frames.iter().rfind(|frame| frame.starts_with("ack"));
+    assert!(last.is_some_and(|ack| ack.starts_with("ack 3")), "{frames:?}");
+    for tag in 4..=10 {
+        assert!(frames.contains(&format!("give back {tag}")), "{frames:?}");
+    }
 }
 
 #[tokio::test]

@@ -82,3 +82,20 @@ fn what_was_acknowledged_on_receipt_is_handled_although_its_channel_is_lost_or_t
     assert!(h.pipeline.is_drained());
     assert_eq!((h.tally().handled, h.tally().lost), (3, 0));
 }
+
+#[test]
+fn on_receipt_no_more_is_taken_than_the_count_asked_for() {
+    let (acknowledgement, stop_after_count) = (Acknowledgement::OnDelivery, NonZeroU64::new(2));
+    let mut h = History::with(Rules { acknowledgement, stop_after_count, ..rules(independent(1, 5)) });
+    h.deliver(&message("a"));
+    h.deliver(&message("a"));
+    assert!(h.pipeline.has_room(), "a duplicate is none of the two");
+    h.deliver(&message("b"));
+    assert!(!h.pipeline.has_room(), "what is taken now is lost");
+    h.done("a");
+    h.fail("b");
+    assert!(!h.pipeline.has_room());
+    h.confirm(Ok(()));
+    assert!(h.pipeline.has_reached_its_count() && h.pipeline.is_drained() && !h.pipeline.has_room());
+    assert_eq!(h.tally().lost, 0);
+}
