@@ -13,7 +13,7 @@ pub enum Verdict {
     Done,
     /// Try again, after the schedule's next delay.
     Retry,
-    /// Try again, not before this much time.
+    /// Try again, not before this much time, or the schedule's longest delay, if that is shorter.
     RetryAfter(Duration),
     /// Park it: no retry would help.
     DeadLetter {
