@@ -158,6 +158,9 @@ impl ConsumerBuilder {
         if self.handler_deadline.is_zero() {
             return Err(BuildError::NoTime { what: "handler deadline" });
         }
+        if self.processing.is_ordered() && self.acknowledgement == Acknowledgement::OnDelivery {
+            return Err(BuildError::OrderedOnDelivery);
+        }
         if let Processing::OrderedByKey { parked, .. } = &self.processing
             && parked.get() > MOST_PARKED
         {
@@ -229,6 +232,11 @@ pub enum BuildError {
         /// Which time.
         what: &'static str,
     },
+    /// Order by key and acknowledgement on receipt.
+    #[error(
+        "messages acknowledged on receipt keep no order: one that fails, or is lost with this process, does not come again,          and those of its key go on without it; acknowledge them after handling, or do without order"
+    )]
+    OrderedOnDelivery,
     /// More parked than a prefetch can exceed.
     #[error(
         "{parked} messages may be parked: at most {}, because the prefetch must exceed it and is 16 bits",
@@ -315,6 +323,14 @@ mod tests {
             retry: RetrySchedule::none(),
         };
         assert!(refusal(builder().processing(patient)).contains("gap deadline"));
+    }
+
+    #[test]
+    fn order_by_key_with_acknowledgement_on_receipt_is_refused() {
+        let on_receipt = || builder().acknowledgement(Acknowledgement::OnDelivery);
+        assert!(on_receipt().build().is_ok());
+        let said = refusal(on_receipt().processing(Processing::ordered_by_key()));
+        assert!(said.contains("on receipt keep no order") && said.contains("after handling"), "{said}");
     }
 
     #[test]

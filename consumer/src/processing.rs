@@ -120,7 +120,8 @@ pub enum Acknowledgement {
     #[default]
     AfterHandling,
     /// On receipt. Price: what is held here is lost when the process dies; a failed message can be neither retried
-    /// through the broker nor given back, only parked. At most once.
+    /// through the broker nor given back, only parked. At most once, and not together with
+    /// [`Processing::OrderedByKey`].
     OnDelivery,
 }
 

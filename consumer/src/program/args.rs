@@ -105,7 +105,7 @@ pub(crate) struct Run {
 pub(crate) enum Ack {
     /// After it was handled: a crash repeats messages, and loses none
     AfterHandling,
-    /// On receipt: faster, and a crash loses what is held here
+    /// On receipt: faster, and a crash loses what is held here; not with --ordered
     OnDelivery,
 }
 

@@ -157,3 +157,21 @@ fn end(args: &Run, summary: &Summary, status: &Status) {
 const SETTLING: Duration = Duration::from_secs(1);
 /// How long the first connection is tried for: somebody waits for the answer.
 const CONNECTING: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::program::args::{Cli, Command};
+
+    #[tokio::test]
+    async fn order_with_acknowledgement_on_receipt_is_wrong_usage_and_asks_no_broker() {
+        let words = ["consumer", "run", "--from", "q", "--exec", "true", "--ordered", "--ack", "on-delivery"];
+        let Command::Run(args) = Cli::parse_from(words).command else { panic!("not run") };
+        let nobody = Address::new("localhost", 1, "consumer", "consumer");
+        let failed = run(*args, nobody).await.expect_err("refused");
+        assert_eq!(failed.exit(), Exit::Usage, "{failed}");
+        assert!(failed.to_string().contains("do without order"), "{failed}");
+    }
+}
