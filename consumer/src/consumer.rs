@@ -101,8 +101,9 @@ impl Consumer {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it loses nothing that the broker holds: handlers are dropped where they stand, and every unsettled
-    /// message comes again. Cancel `stop` to end in good order.
+    /// Dropped, it loses nothing that the broker holds: handlers are dropped where they stand, their claims on the log are
+    /// given up, and every unsettled message comes again. One whose handler was just about to end may be handled
+    /// twice: cancel `stop` to end in good order.
     pub async fn run(self, stop: CancellationToken) -> Result<Summary, ConsumeError> {
         let connections = self.connections();
         let begun = tokio::select! {

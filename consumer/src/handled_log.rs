@@ -18,6 +18,9 @@ use correio_guarantees::{Admission, DuplicateDetector, HandledId};
 ///
 /// The pipeline calls with whole batches and has at most one call of each kind running, so that a durable log
 /// can commit a batch at once.
+///
+/// A consumer that is dropped gives up the claims it knows of. One whose process dies cannot, so that in a log that outlives
+/// the process claims have to run out.
 pub trait HandledLog: Send + Sync + 'static {
     /// Asks for each id whether to handle it now. [`Admission::Fresh`] is a claim on it, to be ended by
     /// [`on_handled`](Self::on_handled) or [`on_abandoned`](Self::on_abandoned).

@@ -289,6 +289,14 @@ impl Subscription {
     }
 }
 
+/// Dropped in the middle, it leaves no claims behind: another consumer with the same log would wait for them for ever.
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let (done, open) = self.pipeline.claims();
+        self.work.leave(done, open);
+    }
+}
+
 impl Moment {
     pub(crate) fn now() -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

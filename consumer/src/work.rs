@@ -2,10 +2,11 @@
 
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use correio_guarantees::{Failure, Verdict};
+use correio_guarantees::{Failure, HandledId, Verdict};
 use correio_message::Envelope;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{
+    runtime::Handle,
     task::{Id, JoinError, JoinSet},
     time::{Instant, timeout, timeout_at},
 };
@@ -30,6 +31,8 @@ pub(crate) struct Work {
     running: HashMap<Id, Ticket>,
     copies: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     asking: Option<Asking>,
+    /// For what is still to be said when all of this is dropped, wherever that is.
+    runtime: Handle,
 }
 
 /// Something has ended.
@@ -57,6 +60,7 @@ impl Work {
             running: HashMap::new(),
             copies: FuturesUnordered::new(),
             asking: None,
+            runtime: Handle::current(),
         }
     }
 
@@ -83,6 +87,26 @@ impl Work {
             self.asking = Some(asking);
         }
         answer
+    }
+
+    /// All of this is dropped: handlers go no further, and their claims end. The runtime sees to a log that does not answer
+    /// at once.
+    pub(crate) fn leave(&mut self, done: Vec<HandledId>, open: Vec<HandledId>) {
+        self.handlers.abort_all();
+        let Some(log) = self.log.clone() else { return };
+        let mut leaving = Box::pin(async move {
+            if !done.is_empty() {
+                log.on_handled(&done).await?;
+            }
+            if !open.is_empty() {
+                log.on_abandoned(&open).await?;
+            }
+            Ok::<_, LogError>(())
+        });
+        let _inside = self.runtime.enter();
+        if (&mut leaving).now_or_never().is_none() {
+            self.runtime.spawn(leaving);
+        }
     }
 
     /// The next thing that ends; pends while nothing is under way.

@@ -75,6 +75,17 @@ impl Pipeline {
         self.log.is_asked || !self.log.is_empty()
     }
 
+    /// The claims that are held: those whose work is done and not known to be remembered, and the others.
+    pub(crate) fn claims(&self) -> (Vec<HandledId>, Vec<HandledId>) {
+        let of = |which: fn(&Stage) -> bool| {
+            let held = self.held.values().filter(move |held| which(&held.stage));
+            held.filter_map(|held| held.id.clone()).collect::<Vec<_>>()
+        };
+        let mut open = of(|stage| matches!(stage, Stage::Handling));
+        open.extend(self.log.to_abandon.iter().cloned());
+        (of(|stage| matches!(stage, Stage::Remembering(_))), open)
+    }
+
     pub(crate) fn on_log_answer(&mut self, answer: LogAnswer, now: Moment) {
         self.log.is_asked = false;
         let asked = std::mem::take(&mut self.log.asked);

@@ -129,13 +129,20 @@ impl CopyPublisher for FakePublisher {
 struct FakeLog {
     memory: MemoryLog,
     answers: Answers,
+    asked: Mutex<Vec<&'static str>>,
+    /// What was asked and answered.
+    told: Mutex<Vec<&'static str>>,
 }
 
 impl FakeLog {
-    fn answer<'a, T: Send + 'a>(&'a self, then: LogFuture<'a, T>) -> LogFuture<'a, T> {
+    fn answer<'a, T: Send + 'a>(&'a self, step: &'static str, then: LogFuture<'a, T>) -> LogFuture<'a, T> {
+        self.asked.lock().unwrap().push(step);
         Box::pin(async move {
             match self.answers.answer().await {
-                Ok(()) => then.await,
+                Ok(()) => {
+                    self.told.lock().unwrap().push(step);
+                    then.await
+                }
                 Err(cause) => Err(LogError { step: "test", cause: cause.into() }),
             }
         })
@@ -144,15 +151,15 @@ impl FakeLog {
 
 impl HandledLog for FakeLog {
     fn admit<'a>(&'a self, ids: &'a [HandledId]) -> LogFuture<'a, Vec<Admission>> {
-        self.answer(self.memory.admit(ids))
+        self.answer("admit", self.memory.admit(ids))
     }
 
     fn on_handled<'a>(&'a self, ids: &'a [HandledId]) -> LogFuture<'a, ()> {
-        self.answer(self.memory.on_handled(ids))
+        self.answer("on_handled", self.memory.on_handled(ids))
     }
 
     fn on_abandoned<'a>(&'a self, ids: &'a [HandledId]) -> LogFuture<'a, ()> {
-        self.answer(self.memory.on_abandoned(ids))
+        self.answer("on_abandoned", self.memory.on_abandoned(ids))
     }
 
     fn retention(&self) -> Duration {
@@ -224,7 +231,7 @@ impl Bench {
         let publisher =
             Arc::new(FakePublisher { answers: setting.copies, wire: wire.clone(), published: Mutex::default() });
         let memory = MemoryLog::new(100.try_into().unwrap(), Duration::from_secs(3_600));
-        let log = Arc::new(FakeLog { memory, answers: setting.log });
+        let log = Arc::new(FakeLog { memory, answers: setting.log, asked: Mutex::default(), told: Mutex::default() });
         let mut handlers = Handlers::default();
         handlers.on_any(obey);
         let ordered = setting.processing.is_ordered();
@@ -479,6 +486,47 @@ async fn a_log_that_is_slow_delays_and_one_that_fails_or_hangs_begins_nothing_an
         assert!(frames.contains(&"give back 1".to_owned()), "{frames:?}");
         assert_eq!(tally.handled, 0);
     }
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_dropped_at_work_leaves_no_claim_behind_and_forgets_nothing_done() {
+    for elsewhere in [false, true] {
+        let mut bench = Bench::new(Setting::default());
+        bench.deliver(&["hang", "ok"]);
+        let wire = bench.wire.clone();
+        bench.while_serving(wire.until("ack 2")).await;
+        let Bench { subscription, log, .. } = bench;
+        let ids =
+            ["1", "2"].map(|id| HandledId { subscription: "q".into(), origin: None, id: MessageId::new(id).unwrap() });
+        assert_eq!(log.admit(&ids).await.unwrap(), [Admission::InFlight, Admission::AlreadyHandled]);
+        if elsewhere {
+            std::thread::spawn(move || drop(subscription)).join().unwrap();
+        } else {
+            drop(subscription);
+        }
+        assert_eq!(log.admit(&ids).await.unwrap(), [Admission::Fresh, Admission::AlreadyHandled]);
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_dropped_while_a_log_is_told_of_its_work_tells_it_again() {
+    let mut bench = Bench::new(Setting { log: Answers::Slow, ..Setting::default() });
+    bench.deliver(&["hang", "ok"]);
+    let log = bench.log.clone();
+    bench
+        .while_serving(async {
+            while !log.asked.lock().unwrap().contains(&"on_handled") {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    drop(bench.subscription);
+    let told = async {
+        while log.told.lock().unwrap()[..] != ["admit", "on_handled", "on_abandoned"] {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("{:?}", log.told.lock().unwrap()));
 }
 
 #[tokio::test]
