@@ -11,7 +11,7 @@ use crate::{
     counts::Counts,
     handled_log::{HandledLog, MemoryLog},
     handler::{Handler, Handlers},
-    processing::{Acknowledgement, Deduplication, Processing, longest_retry},
+    processing::{Acknowledgement, Deduplication, HALF_OF_CONSUMER_TIMEOUT, Processing, longest_retry},
 };
 
 /// Builds a [`Consumer`]. Everything but the queue and a handler has a default that is safe in production.
@@ -277,8 +277,6 @@ fn log(deduplication: Deduplication) -> Option<Arc<dyn HandledLog>> {
     }
 }
 
-/// Half of the 30 minutes after which RabbitMQ takes an unsettled delivery away: clocks and queues need the rest.
-const HALF_OF_CONSUMER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const MOST_PARKED: u16 = 60_000;
 
 #[cfg(test)]

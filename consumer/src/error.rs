@@ -1,6 +1,10 @@
 //! Why a consumer ended without having been asked to.
 
+use std::time::Duration;
+
 use correio_broker_config::ConnectError;
+
+use crate::processing::HALF_OF_CONSUMER_TIMEOUT;
 
 /// Why a consumer ended, or never began. A lost connection is no reason: it subscribes again.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +45,21 @@ pub enum ConsumeError {
         queue: String,
         /// The delay queue that tells.
         delay_queue: String,
+    },
+    /// Without delay queues failed messages are retried in place, and the broker would take them away.
+    #[error(
+        "{queue} has no delay queue {delay_queue}, so that a message is retried in place and could be held for {held:?} before \
+         it is settled, and the broker takes it away after 30 min: make the delay queues with `cargo broker apply --queue \
+         {queue}`, or keep the retry delays and the handler deadline of each attempt under {:?} in all",
+        HALF_OF_CONSUMER_TIMEOUT
+    )]
+    HeldTooLong {
+        /// Its name.
+        queue: String,
+        /// The first delay queue that is missing.
+        delay_queue: String,
+        /// The sum of the times.
+        held: Duration,
     },
     /// A message failed for good, and there is no parking queue.
     #[error(

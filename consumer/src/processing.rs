@@ -88,10 +88,19 @@ impl Processing {
         matches!(self, Self::OrderedByKey { .. })
     }
 
-    /// The longest that one delivery may stay unsettled here by these settings.
+    /// The longest that one delivery may stay unsettled here by these settings, if there are delay queues for what is not
+    /// ordered.
     pub(crate) fn longest_hold(&self, handler_deadline: Duration) -> Duration {
         match self {
             Self::Independent { .. } => handler_deadline,
+            Self::OrderedByKey { .. } => self.longest_hold_in_place(handler_deadline),
+        }
+    }
+
+    /// The same, if failed messages are retried in place.
+    pub(crate) fn longest_hold_in_place(&self, handler_deadline: Duration) -> Duration {
+        match self {
+            Self::Independent { retry, .. } => longest_retry(retry, handler_deadline),
             Self::OrderedByKey { gap_deadline, retry, .. } => {
                 gap_deadline.saturating_add(longest_retry(retry, handler_deadline))
             }
@@ -112,6 +121,9 @@ pub(crate) fn longest_retry(retry: &RetrySchedule, handler_deadline: Duration) -
     let longest = retry.delays().last().copied().unwrap_or_default().saturating_mul(retry.retries());
     jittered(longest, 1.0).saturating_add(handler_deadline.saturating_mul(attempts))
 }
+
+/// Half of the 30 minutes after which RabbitMQ takes an unsettled delivery away: clocks and queues need the rest.
+pub(crate) const HALF_OF_CONSUMER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// When the broker is told that a message is done with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,12 @@ use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::{consumer::Settings, error::ConsumeError, link::STEP_DEADLINE, processing::Processing};
+use crate::{
+    consumer::Settings,
+    error::ConsumeError,
+    link::STEP_DEADLINE,
+    processing::{Acknowledgement, HALF_OF_CONSUMER_TIMEOUT, Processing},
+};
 
 /// What a consumer found when it began: which guarantees it can keep on this queue, and which not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -107,8 +112,9 @@ pub(crate) async fn look(connections: &Connections, settings: &Settings) -> Resu
                 }
                 delays.push((delay, delay_queue));
             }
-            if !startup.no_delay_queues.is_empty() {
+            if let Some(missing) = startup.no_delay_queues.first() {
                 delays.clear();
+                fits_in_place(settings, missing)?;
             }
         }
         Processing::OrderedByKey { .. } => {
@@ -133,6 +139,19 @@ pub(crate) async fn look(connections: &Connections, settings: &Settings) -> Resu
         }
     }
     Ok((startup, Company { parking, can_park, delays }))
+}
+
+/// Whether failed messages can be retried in place, for want of this delay queue, before the broker takes them away.
+fn fits_in_place(settings: &Settings, missing: &str) -> Result<(), ConsumeError> {
+    // What is acknowledged on receipt is neither held unsettled nor retried.
+    let held = match settings.acknowledgement {
+        Acknowledgement::AfterHandling => settings.processing.longest_hold_in_place(settings.handler_deadline),
+        Acknowledgement::OnDelivery => return Ok(()),
+    };
+    if held < HALF_OF_CONSUMER_TIMEOUT {
+        return Ok(());
+    }
+    Err(ConsumeError::HeldTooLong { queue: settings.queue.to_string(), delay_queue: missing.to_owned(), held })
 }
 
 #[derive(PartialEq, Eq)]
@@ -178,9 +197,39 @@ async fn give_back(lease: LeasedChannel) {
 
 #[cfg(test)]
 mod tests {
-    use correio_broker_config::DEFAULT_RETRY_DELAYS;
+    use correio_broker_config::{Address, DEFAULT_RETRY_DELAYS};
 
     use super::*;
+
+    fn settings(acknowledgement: Acknowledgement, handler_deadline: Duration) -> Settings {
+        Settings {
+            address: Address::new("localhost", 5672, "consumer", "consumer"),
+            queue: ShortText::new("orders").unwrap(),
+            subscription: ShortText::new("orders").unwrap(),
+            processing: Processing::independent(),
+            acknowledgement,
+            log: None,
+            handler_deadline,
+            drain_deadline: Duration::ZERO,
+            connect_deadline: Duration::ZERO,
+            stop_after_count: None,
+            stop_when_idle: None,
+        }
+    }
+
+    #[test]
+    fn without_delay_queues_what_could_be_held_past_the_brokers_patience_is_refused_with_the_way_out() {
+        let missing = "orders.retry.1s";
+        let after_handling = |deadline| settings(Acknowledgement::AfterHandling, Duration::from_secs(deadline));
+        assert!(fits_in_place(&after_handling(60), missing).is_ok());
+        // Six attempts of three minutes, and 96 s between them.
+        let refused = fits_in_place(&after_handling(180), missing).expect_err("too long").to_string();
+        for named in [missing, "1176s", "broker apply --queue orders", "900s"] {
+            assert!(refused.contains(named), "{named}: {refused}");
+        }
+        let on_receipt = settings(Acknowledgement::OnDelivery, Duration::from_secs(180));
+        assert!(fits_in_place(&on_receipt, missing).is_ok());
+    }
 
     #[test]
     fn a_work_queue_has_a_delay_queue_for_each_delay_of_the_default_schedule() {

@@ -49,9 +49,10 @@ impl From<ConsumeError> for Failed {
         let exit = match error {
             ConsumeError::Connect(_) | ConsumeError::Startup { .. } => Exit::NoBroker,
             ConsumeError::NowhereToPark { .. } => Exit::Incomplete,
-            ConsumeError::NoSuchQueue { .. } | ConsumeError::Forbidden { .. } | ConsumeError::QueueIsShared { .. } => {
-                Exit::Usage
-            }
+            ConsumeError::NoSuchQueue { .. }
+            | ConsumeError::Forbidden { .. }
+            | ConsumeError::QueueIsShared { .. }
+            | ConsumeError::HeldTooLong { .. } => Exit::Usage,
         };
         Self { exit, words: error.to_string() }
     }
