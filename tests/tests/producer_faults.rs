@@ -269,3 +269,29 @@ async fn a_port_without_a_broker_and_one_that_stays_silent_are_told_apart_within
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_never_confirms_is_met_with_growing_pauses_and_no_connection_is_left_over() {
+    for_each(async |node| {
+        let (queue, proxy) = (queue(node).await, Proxy::start(node.amqp_address()).await.unwrap());
+        let settings = through(node, &proxy).confirm_deadline(Duration::from_secs(1));
+        let producer = Producer::connect(settings).await.unwrap();
+        proxy.lose_confirms(true);
+        // Deadlines pass one after another, for some seconds.
+        let mut receipts = Vec::new();
+        for number in 0..300 {
+            receipts.push(producer.submit(Message::new(to(&queue), format!("{number}"))).await.unwrap());
+            sleep(Duration::from_millis(10)).await;
+        }
+        for receipt in receipts {
+            assert!(matches!(timeout(PATIENCE, receipt).await.unwrap(), Outcome::Unknown { .. }));
+        }
+        let connections = proxy.counts().connections;
+        assert!(connections <= 12, "{connections} connections in a few seconds: each sends all of the window again");
+        until("only one is open", async || proxy.open() <= 1).await;
+        producer.close(CLOSE).await;
+        until("none is open", async || proxy.open() == 0).await;
+        proxy.stop().await;
+    })
+    .await;
+}
