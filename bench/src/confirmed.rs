@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use correio_message::{Destination, Message, Route, ShortText};
 use correio_producer::{Address, Outcome, Producer, ProducerSettings, Receipt, fresh_id};
 use lapin::{
@@ -31,14 +32,20 @@ pub struct Ends {
 /// # Errors
 ///
 /// Whatever the broker refuses.
-pub async fn submit(url: &str, queue: &str, load: Load, unroutable_every: Option<u64>) -> Result<(f64, Ends), Error> {
-    let settings = ProducerSettings::new(Address::parse(url)?, "bench")?.window(load.window);
+pub async fn submit(
+    url: String,
+    queue: String,
+    load: Load,
+    unroutable_every: Option<u64>,
+) -> Result<(f64, Ends), Error> {
+    let settings = ProducerSettings::new(Address::parse(&url)?, "bench")?.window(load.window);
     let producer = Producer::connect(settings).await?;
     let to = |key: &str| -> Result<Destination, Error> {
         Ok(Destination::Route(Route { exchange: ShortText::new("")?, routing_key: ShortText::new(key)? }))
     };
-    let (there, nowhere) = (to(queue)?, to("nobody-lives-here")?);
-    let payload = bytes(load.size);
+    let (there, nowhere) = (to(&queue)?, to("nobody-lives-here")?);
+    // Shared, not copied, by each message; lapin borrows it too.
+    let payload = Bytes::from(bytes(load.size));
     let kind = ShortText::new("bench")?;
     let mut ends = Ends::default();
     let mut receipts: VecDeque<(bool, Receipt)> = VecDeque::with_capacity(load.window);
@@ -77,8 +84,8 @@ fn count(ends: &mut Ends, lost: bool, outcome: &Outcome) {
 /// # Errors
 ///
 /// Whatever the broker refuses.
-pub async fn plain_lapin(url: &str, queue: &str, load: Load) -> Result<(f64, Ends), Error> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+pub async fn plain_lapin(url: String, queue: String, load: Load) -> Result<(f64, Ends), Error> {
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let payload = bytes(load.size);
@@ -89,7 +96,7 @@ pub async fn plain_lapin(url: &str, queue: &str, load: Load) -> Result<(f64, End
         let confirm = channel
             .basic_publish(
                 ShortString::default(),
-                ShortString::try_new(queue)?,
+                ShortString::try_new(queue.as_str())?,
                 BasicPublishOptions { mandatory: true, immediate: false },
                 &payload,
                 properties()?,

@@ -26,7 +26,7 @@ impl Frame {
 }
 
 pub(crate) async fn send_frame(
-    channel: Channel,
+    channel: &Channel,
     publish: Publish,
     frame: Frame,
 ) -> (Publish, lapin::Result<Confirmation>) {

@@ -69,7 +69,9 @@ enum End {
     Lost(Fault),
 }
 
-type Confirms = FuturesUnordered<Pin<Box<dyn Future<Output = (Publish, lapin::Result<Confirmation>)> + Send>>>;
+type Answered = (Publish, lapin::Result<Confirmation>);
+type Sending<'c> = Pin<Box<dyn Future<Output = Answered> + Send + 'c>>;
+type Confirms<'c> = FuturesUnordered<Sending<'c>>;
 
 impl PublishingChannel {
     pub(crate) fn new(
@@ -191,7 +193,7 @@ impl PublishingChannel {
     }
 
     /// Puts on the wire what the window admits: first what is sent again, in its original order, then what is new.
-    async fn publish_what_fits(&mut self, channel: &Channel, confirms: &mut Confirms) -> Result<(), Fault> {
+    async fn publish_what_fits<'c>(&mut self, channel: &'c Channel, confirms: &mut Confirms<'c>) -> Result<(), Fault> {
         loop {
             if self.one_at_a_time > 0 && self.window.unanswered() > 0 {
                 return Ok(());
@@ -199,8 +201,7 @@ impl PublishingChannel {
             let Some((publish, frame)) = self.next_frame() else { return Ok(()) };
             self.one_at_a_time = self.one_at_a_time.saturating_sub(1);
             let Some(frame) = frame else { return Err(Fault::Silent("a name over 255 bytes")) };
-            let mut sending: Pin<Box<dyn Future<Output = _> + Send>> =
-                Box::pin(send_frame(channel.clone(), publish, frame));
+            let mut sending: Sending<'c> = Box::pin(send_frame(channel, publish, frame));
             // The first poll queues the frames, so polling here keeps the order on the wire.
             if let Poll::Ready((_, result)) = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await {
                 match result {
@@ -375,7 +376,7 @@ impl PublishingChannel {
 }
 
 /// Takes what is ready without waiting, so that a batch of answers costs one round of the loop.
-async fn ready_now(confirms: &mut Confirms) -> Option<(Publish, lapin::Result<Confirmation>)> {
+async fn ready_now(confirms: &mut Confirms<'_>) -> Option<Answered> {
     poll_fn(|context| match confirms.poll_next_unpin(context) {
         Poll::Ready(answer) => Poll::Ready(answer),
         Poll::Pending => Poll::Ready(None),

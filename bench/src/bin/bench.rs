@@ -47,11 +47,11 @@ async fn main() -> Result<(), Error> {
     let mut tenth = Row { name: "correio submit, 10 % unroutable", rates: Vec::new() };
     let mut wrong = 0;
     for run in 0..=args.runs {
-        let (plain_rate, plain_ends) = confirmed::plain_lapin(&url, QUEUE, load).await?;
+        let (plain_rate, plain_ends) = confirmed::plain_lapin(url.clone(), QUEUE.to_owned(), load).await?;
         node.purge(QUEUE).await?;
-        let (our_rate, our_ends) = confirmed::submit(&url, QUEUE, load, None).await?;
+        let (our_rate, our_ends) = confirmed::submit(url.clone(), QUEUE.to_owned(), load, None).await?;
         let on_queue = node.purge(QUEUE).await?;
-        let (tenth_rate, tenth_ends) = confirmed::submit(&url, QUEUE, load, Some(10)).await?;
+        let (tenth_rate, tenth_ends) = confirmed::submit(url.clone(), QUEUE.to_owned(), load, Some(10)).await?;
         let routable = node.purge(QUEUE).await?;
         wrong += our_ends.wrong + tenth_ends.wrong;
         if plain_ends.confirmed != load.messages || our_ends.confirmed != on_queue || tenth_ends.confirmed != routable {
