@@ -43,18 +43,25 @@ async fn main() -> Result<(), Error> {
         args.runs
     );
     let mut plain = Row { name: "lapin, each basic_publish awaited", rates: Vec::new() };
+    let mut ceiling = Row { name: "lapin, publishes polled together in one task", rates: Vec::new() };
     let mut ours = Row { name: "correio submit", rates: Vec::new() };
     let mut tenth = Row { name: "correio submit, 10 % unroutable", rates: Vec::new() };
     let mut wrong = 0;
     for run in 0..=args.runs {
         let (plain_rate, plain_ends) = confirmed::plain_lapin(url.clone(), QUEUE.to_owned(), load).await?;
         node.purge(QUEUE).await?;
+        let (ceiling_rate, ceiling_ends) = confirmed::pipelined_lapin(url.clone(), QUEUE.to_owned(), load).await?;
+        node.purge(QUEUE).await?;
         let (our_rate, our_ends) = confirmed::submit(url.clone(), QUEUE.to_owned(), load, None).await?;
         let on_queue = node.purge(QUEUE).await?;
         let (tenth_rate, tenth_ends) = confirmed::submit(url.clone(), QUEUE.to_owned(), load, Some(10)).await?;
         let routable = node.purge(QUEUE).await?;
         wrong += our_ends.wrong + tenth_ends.wrong;
-        if plain_ends.confirmed != load.messages || our_ends.confirmed != on_queue || tenth_ends.confirmed != routable {
+        if plain_ends.confirmed != load.messages
+            || ceiling_ends.confirmed != load.messages
+            || our_ends.confirmed != on_queue
+            || tenth_ends.confirmed != routable
+        {
             return Err(
                 format!("counts differ: {plain_ends:?} {our_ends:?} {on_queue} {tenth_ends:?} {routable}").into()
             );
@@ -62,11 +69,12 @@ async fn main() -> Result<(), Error> {
         // The first warms up the broker and is not counted.
         if run > 0 {
             plain.rates.push(plain_rate);
+            ceiling.rates.push(ceiling_rate);
             ours.rates.push(our_rate);
             tenth.rates.push(tenth_rate);
         }
     }
-    println!("{}", Table(vec![plain, ours, tenth]));
+    println!("{}", Table(vec![plain, ceiling, ours, tenth]));
     println!("outcomes said of the wrong message: {wrong} of {}", 2 * load.messages * (args.runs as u64 + 1));
     node.close().await?;
     if wrong > 0 { Err("outcomes were paired wrongly".into()) } else { Ok(()) }
