@@ -14,6 +14,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, options::ConfirmSelectOptions};
 use tokio::{
     sync::{mpsc, oneshot},
+    task::yield_now,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -177,6 +178,11 @@ impl PublishingChannel {
                         }
                         next = ready_now(&mut confirms).await;
                     }
+                    self.pronounce();
+                    // Those who waited for these outcomes run first, so that what they send next goes out in one write and not
+                    // in one each: on two cores that is a fifth of the throughput (see bench/).
+                    yield_now().await;
+                    self.take_what_is_ready();
                 }
                 more = receive(&mut self.submissions, &mut self.queue, self.queue_limit), if wants_more => {
                     self.no_more = !more;
@@ -189,6 +195,14 @@ impl PublishingChannel {
                 () = self.closing.cancelled(), if !self.submissions.is_closed() => self.submissions.close(),
                 () = self.give_up.cancelled() => return End::Lost(Fault::Closing),
             }
+        }
+    }
+
+    fn take_what_is_ready(&mut self) {
+        while self.queue.len() < self.queue_limit
+            && let Ok(submission) = self.submissions.try_recv()
+        {
+            self.queue.push_back(submission);
         }
     }
 
