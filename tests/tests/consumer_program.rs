@@ -370,3 +370,34 @@ async fn order_on_a_shared_queue_is_refused_to_the_shipped_user_too() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_message_without_any_properties_is_handled_and_what_it_lacks_is_said() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, &correio_tests::queues::fresh("bare")).await;
+        let (connection, channel) = correio_tests::queues::plain(node).await;
+        channel
+            .basic_publish(
+                "correio.queue".into(),
+                queue.name().into(),
+                lapin::options::BasicPublishOptions::default(),
+                b"hello",
+                lapin::BasicProperties::default(),
+            )
+            .await
+            .unwrap();
+        queue.until_depth(|depth| depth == 1).await;
+        let ran = Program::new("consumer")
+            .args(["run", "--from", queue.name(), "--json", "--idle", "1"])
+            .env("AMQP_URL", node.amqp_url(Login::Consumer))
+            .finish(Duration::from_secs(60))
+            .await;
+        assert_eq!(ran.code, Some(0), "{ran}");
+        let told: Value = serde_json::from_str(ran.stdout.trim()).unwrap();
+        assert_eq!((&told["id"], &told["type"], &told["payload"]), (&Value::Null, &Value::Null, &"hello".into()));
+        let summary: Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
+        assert_eq!(summary["summary"]["counts"]["without_id"], 1, "{ran}");
+        connection.close(200, "OK".into()).await.unwrap();
+    })
+    .await;
+}
