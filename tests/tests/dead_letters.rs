@@ -174,8 +174,14 @@ async fn a_replay_that_is_killed_midway_loses_no_letter() {
         assert_eq!(killed.code, None, "it was done before it was killed: {killed}");
         queue.until_no_letter_is_held().await;
 
-        let again = dead_letters(node, &["replay", "--from", queue.name()]).await;
-        assert_eq!(again.code, Some(0), "{again}");
+        // A replay takes as many as it is told are there when it begins, and what the killed one held may still come back.
+        for _ in 0..10 {
+            let again = dead_letters(node, &["replay", "--from", queue.name()]).await;
+            assert_eq!(again.code, Some(0), "{again}");
+            if queue.dead().await == 0 {
+                break;
+            }
+        }
         assert_eq!(queue.dead().await, 0);
         let handled = consume(node, &queue, &["--json"]).await;
         assert_eq!(handled.code, Some(0), "{handled}");
