@@ -180,7 +180,7 @@ impl PublishingChannel {
                     }
                     self.pronounce();
                     // Those who waited for these outcomes run first, so that what they send next goes out in one write and not
-                    // in one each: on two cores that is a fifth of the throughput (see bench/).
+                    // in one each (bench/ shows what that is worth).
                     yield_now().await;
                     self.take_what_is_ready();
                 }
