@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use lapin::ErrorKind;
 
-use crate::{address::Address, reply::ReplyCause};
+use crate::{address::Address, declare::DeclareError, reply::ReplyCause};
 
 /// Why there is no connection or channel. Addresses in it show no password.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -82,6 +82,9 @@ pub enum ConnectError {
         /// Why.
         reason: String,
     },
+    /// What was to be declared on each connection cannot be had.
+    #[error(transparent)]
+    NotDeclared(Arc<DeclareError>),
     /// These connections were closed by their owner.
     #[error("these connections are closed")]
     ShutDown,
@@ -118,6 +121,7 @@ impl ConnectError {
         match self {
             Self::Credentials { .. } | Self::Vhost { .. } | Self::ShutDown => true,
             Self::Refused { cause, .. } => cause.is_permanent(),
+            Self::NotDeclared(error) => error.is_permanent(),
             Self::NoBroker { .. } | Self::NotAmqp { .. } | Self::TimedOut { .. } | Self::Closed { .. } => false,
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! lapin's own recovery stays off. A channel is leased with its connection; after any doubt both are thrown
 //! away, and the next lease is a new one. Who leases decides when to try again ([`Backoff`](crate::Backoff)) and
-//! what to declare and subscribe anew.
+//! what to subscribe anew; what to declare anew is said once ([`Connections::declaring`]).
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use deadpool::{
     Runtime,
@@ -19,8 +19,10 @@ use crate::{
     address::Address,
     backoff::Backoff,
     connect_error::{ConnectError, Step},
+    declare::{DeclareError, declare_all},
     dial::Dialer,
     server_version::ServerVersion,
+    topology::Topology,
 };
 
 /// What a connection is for. Publishing and consuming never share one: a broker that is short of memory
@@ -56,6 +58,7 @@ pub struct ConnectionSettings {
 pub struct Connections {
     address: Address,
     settings: ConnectionSettings,
+    topology: Option<Topology>,
     // Made at the first use, which is inside a runtime; `new` may be outside.
     pool: OnceCell<Pool<Dialer>>,
     server: OnceCell<ServerVersion>,
@@ -103,7 +106,16 @@ impl Connections {
     /// Connections to a broker. Nothing is connected yet.
     #[must_use]
     pub fn new(address: Address, settings: ConnectionSettings) -> Self {
-        Self { address, settings, pool: OnceCell::new(), server: OnceCell::new() }
+        Self { address, settings, topology: None, pool: OnceCell::new(), server: OnceCell::new() }
+    }
+
+    /// Declares this on each new connection before anybody gets a channel of it: a broker that has lost it has it again
+    /// after the reconnect that the loss makes necessary. The user needs configure rights on all of it, also on what is
+    /// there already.
+    #[must_use]
+    pub fn declaring(mut self, topology: Topology) -> Self {
+        self.topology = Some(topology);
+        self
     }
 
     /// The broker's address.
@@ -132,19 +144,34 @@ impl Connections {
     /// Cancel safe: a connection that is being made is abandoned, and ends by its own deadline.
     pub async fn channel(&self) -> Result<LeasedChannel, ConnectError> {
         let lease = self.pool().await.get().await.map_err(|e| self.explain(&e))?;
-        match bounded(Step::OpenChannel, self.settings.channel_timeout, &self.address, lease.create_channel()).await {
-            Ok(channel) => Ok(LeasedChannel {
+        let is_new = Object::metrics(&lease).recycle_count == 0;
+        let leased = match bounded(
+            Step::OpenChannel,
+            self.settings.channel_timeout,
+            &self.address,
+            lease.create_channel(),
+        )
+        .await
+        {
+            Ok(channel) => LeasedChannel {
                 channel,
                 lease: Some(lease),
                 address: self.address.clone(),
                 channel_timeout: self.settings.channel_timeout,
-            }),
+            },
             Err(error) => {
                 // A connection on which no channel opens is no good to anybody.
                 drop(Object::take(lease));
-                Err(error)
+                return Err(error);
             }
+        };
+        if is_new && let Some(topology) = &self.topology {
+            declare_all(&leased, topology).await.map_err(|error| match error {
+                DeclareError::Connect(error) => error,
+                error => ConnectError::NotDeclared(Arc::new(error)),
+            })?;
         }
+        Ok(leased)
     }
 
     /// Which broker this is: asked once, on a short connection of its own that needs no login.

@@ -58,6 +58,18 @@ pub enum DeclareError {
     },
 }
 
+impl DeclareError {
+    /// Whether declaring the same again without changing anything is hopeless.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_permanent(),
+            Self::Refused { cause, .. } => cause.is_permanent(),
+            Self::Differs { .. } | Self::Forbidden { .. } => true,
+        }
+    }
+}
+
 /// Declares all of a topology, exchanges first. What is there already as asked for stays as it is, so that applying
 /// twice is applying once.
 ///
@@ -72,10 +84,15 @@ pub enum DeclareError {
 /// Cancelled, a part of it may be declared; apply it again.
 pub async fn apply(connections: &Connections, topology: &Topology) -> Result<(), DeclareError> {
     let lease = connections.channel().await?;
-    for item in topology.items() {
-        declare(&lease, &item).await.map_err(|error| explain(item, &lease, error))?;
-    }
+    declare_all(&lease, topology).await?;
     lease.give_back().await?;
+    Ok(())
+}
+
+pub(crate) async fn declare_all(lease: &LeasedChannel, topology: &Topology) -> Result<(), DeclareError> {
+    for item in topology.items() {
+        declare(lease, &item).await.map_err(|error| explain(item, lease, error))?;
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
-use correio_broker_config::Address;
+use correio_broker_config::{Address, Topology};
 use correio_message::{ShortText, TooLong};
 
 use crate::{
@@ -26,6 +26,7 @@ pub struct ConsumerBuilder {
     handler_deadline: Duration,
     drain_deadline: Duration,
     connect_deadline: Duration,
+    topology: Option<Topology>,
     stop_after_count: Option<NonZeroU64>,
     stop_when_idle: Option<Duration>,
     handlers: Handlers,
@@ -45,6 +46,7 @@ impl ConsumerBuilder {
             handler_deadline: Duration::from_secs(60),
             drain_deadline: Duration::from_secs(30),
             connect_deadline: Duration::from_secs(30),
+            topology: None,
             stop_after_count: None,
             stop_when_idle: None,
             handlers: Handlers::default(),
@@ -100,6 +102,14 @@ impl ConsumerBuilder {
     /// How long to try to reach the broker at the start (30 s). Later losses are tried again without an end.
     pub fn connect_deadline(mut self, deadline: Duration) -> Self {
         self.connect_deadline = deadline;
+        self
+    }
+
+    /// Declare this on each new connection, the first one and those after a loss, so that a queue that was deleted is there
+    /// again (nothing). The user needs configure rights on it, which the compose file's `consumer` has not: there
+    /// `cargo broker apply` declares.
+    pub fn declare(mut self, topology: Topology) -> Self {
+        self.topology = Some(topology);
         self
     }
 
@@ -188,6 +198,7 @@ impl ConsumerBuilder {
                 handler_deadline: self.handler_deadline,
                 drain_deadline: self.drain_deadline,
                 connect_deadline: self.connect_deadline,
+                topology: self.topology,
                 stop_after_count: self.stop_after_count,
                 stop_when_idle: self.stop_when_idle,
             },

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use correio_broker_config::{Address, Backoff, ConnectionSettings, Connections, Purpose};
+use correio_broker_config::{Address, Backoff, ConnectionSettings, Connections, Purpose, Topology};
 use correio_message::ShortText;
 use correio_producer::{Producer, ProducerSettings};
 use tokio::time::{Instant, sleep};
@@ -46,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) handler_deadline: Duration,
     pub(crate) drain_deadline: Duration,
     pub(crate) connect_deadline: Duration,
+    pub(crate) topology: Option<Topology>,
     pub(crate) stop_after_count: Option<NonZeroU64>,
     pub(crate) stop_when_idle: Option<Duration>,
 }
@@ -252,7 +253,11 @@ impl Consumer {
 
     fn connections(&self) -> Connections {
         let named = ConnectionSettings::new("consumer", "", Purpose::Consume);
-        Connections::new(self.settings.address.clone(), named)
+        let connections = Connections::new(self.settings.address.clone(), named);
+        match &self.settings.topology {
+            Some(topology) => connections.declaring(topology.clone()),
+            None => connections,
+        }
     }
 
     fn summary(&self, startup: Startup, ended: Ended) -> Summary {

@@ -46,7 +46,7 @@ mod telemetry;
 mod work;
 
 pub use bytes::Bytes;
-pub use correio_broker_config::{Address, ConnectError, Role};
+pub use correio_broker_config::{Address, ConnectError, DeclareError, Role, Topology, WorkQueue};
 pub use correio_guarantees::{Admission, Failure, GapPolicy, HandledId, InvalidSchedule, RetrySchedule, Verdict};
 pub use correio_message::{Json, Key, Message, MessageId, Original, Sequence, ShortText};
 pub use tokio_util::sync::CancellationToken;

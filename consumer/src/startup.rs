@@ -212,6 +212,7 @@ mod tests {
             handler_deadline,
             drain_deadline: Duration::ZERO,
             connect_deadline: Duration::ZERO,
+            topology: None,
             stop_after_count: None,
             stop_when_idle: None,
         }

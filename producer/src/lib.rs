@@ -36,7 +36,7 @@ mod submission;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use correio_broker_config::{Address, ConnectError, Role};
+pub use correio_broker_config::{Address, ConnectError, DeclareError, Role, Topology, WorkQueue};
 pub use correio_message::{
     Destination, Envelope, Headers, Json, Key, Message, MessageId, Route, ShortText, TooLong, Value,
 };

@@ -61,7 +61,7 @@ impl Producer {
     /// # Errors
     ///
     /// [`ConnectError`] if there is no broker before the connect deadline, or at once if the broker does not let
-    /// this user in.
+    /// this user in or does not let it declare what is to be declared.
     ///
     /// # Cancel safety
     ///
@@ -69,7 +69,11 @@ impl Producer {
     pub async fn connect(settings: ProducerSettings) -> Result<Self, ConnectError> {
         let connect = || {
             let named = ConnectionSettings::new("producer", settings.origin.as_str(), Purpose::Publish);
-            Arc::new(Connections::new(settings.address.clone(), named))
+            let connections = Connections::new(settings.address.clone(), named);
+            Arc::new(match &settings.topology {
+                Some(topology) => connections.declaring(topology.clone()),
+                None => connections,
+            })
         };
         let (connections, fire_connections) = (connect(), connect());
         let first = connections.channel_within(settings.connect_deadline).await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use correio_broker_config::Address;
+use correio_broker_config::{Address, Topology};
 use correio_message::{ShortText, TooLong};
 
 /// How a [`Producer`](crate::Producer) behaves.
@@ -16,6 +16,7 @@ pub struct ProducerSettings {
     pub(crate) room_deadline: Duration,
     pub(crate) confirm_deadline: Duration,
     pub(crate) connect_deadline: Duration,
+    pub(crate) topology: Option<Topology>,
 }
 
 impl ProducerSettings {
@@ -37,6 +38,7 @@ impl ProducerSettings {
             room_deadline: Duration::from_secs(30),
             confirm_deadline: Duration::from_secs(30),
             connect_deadline: Duration::from_secs(30),
+            topology: None,
         })
     }
 
@@ -81,6 +83,14 @@ impl ProducerSettings {
     #[must_use]
     pub fn connect_deadline(mut self, deadline: Duration) -> Self {
         self.connect_deadline = deadline;
+        self
+    }
+
+    /// Declare this on each new connection, the first one and those after a loss (nothing). The user needs configure rights
+    /// on it, which the compose file's `producer` has not: there `cargo broker apply` declares.
+    #[must_use]
+    pub fn declare(mut self, topology: Topology) -> Self {
+        self.topology = Some(topology);
         self
     }
 }

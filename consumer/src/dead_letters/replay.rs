@@ -66,8 +66,9 @@ impl DeadLetters {
     ///
     /// The copy has the letter's id, origin, type, key and place in the order; its attempts count anew. A letter
     /// whose copy is not confirmed stays, and the reason is told. The rest is given back as by
-    /// [`list`](Self::list). Only as many are looked at as were there at the start, so it ends although replayed
-    /// letters may die again meanwhile. `stop` ends it in good order after those already begun.
+    /// [`list`](Self::list). Only as many are looked at as were waiting at the start, so it ends although replayed
+    /// letters may die again meanwhile; those that another reader held then, or that were still on their way back from
+    /// one that was killed, are left for the next replay. `stop` ends it in good order after those already begun.
     ///
     /// # Errors
     ///
