@@ -10,7 +10,7 @@ pub(crate) async fn run(args: FireArgs) -> Result<Exit, Stop> {
     let to = destination(&args.line).map_err(Stop::usage)?;
     let mut input = Input::lines(&args.line, to, PAYLOAD_LIMIT).await.map_err(Stop::usage)?;
     let producer = connect(&args.line, |settings| settings).await?;
-    let mut report = Report::new(None);
+    let mut report = Report::new();
     let mut stop = signals();
     let halted = loop {
         let next = tokio::select! {
@@ -18,16 +18,19 @@ pub(crate) async fn run(args: FireArgs) -> Result<Exit, Stop> {
             Some(()) = stop.recv() => break None,
         };
         match next {
-            Ok(Some(message)) => tokio::select! {
-                fired = producer.fire(message) => match fired {
-                    Ok(_) => report.on_fired(),
-                    Err(error) => report.on_not_sent(&error.cause.to_string()),
-                },
-                Some(()) = stop.recv() => {
-                    report.on_not_sent("stopped by a signal");
-                    break None;
+            Ok(Some(message)) => {
+                report.on_expected(input.expected());
+                tokio::select! {
+                    fired = producer.fire(message) => match fired {
+                        Ok(_) => report.on_fired(),
+                        Err(error) => report.on_not_sent(&error.cause.to_string()),
+                    },
+                    Some(()) = stop.recv() => {
+                        report.on_not_sent("stopped by a signal");
+                        break None;
+                    }
                 }
-            },
+            }
             Ok(None) => break None,
             Err(error) => break Some(error),
         }

@@ -29,6 +29,18 @@ pub(crate) struct Input {
     pace: Option<Pace>,
     /// The number of the line that `next` gave last.
     pub(crate) line: u64,
+    size: Option<Size>,
+}
+
+/// How much there is in all, as far as it is known before the end.
+#[derive(Clone, Copy)]
+enum Size {
+    Messages(u64),
+    /// Of a file, and how many of them are read.
+    Bytes {
+        all: u64,
+        read: u64,
+    },
 }
 
 enum From {
@@ -53,10 +65,13 @@ pub(crate) enum InputError {
 
 impl Input {
     pub(crate) async fn lines(args: &LineArgs, destination: Destination, limit: usize) -> Result<Self, InputError> {
+        let mut size = None;
         let (reader, name): (Box<dyn AsyncBufRead + Unpin + Send>, _) = match &args.file {
             Some(path) => {
                 let opened = File::open(path).await;
                 let file = opened.map_err(|source| InputError::Open { path: path.clone(), source })?;
+                let regular = file.metadata().await.ok().filter(std::fs::Metadata::is_file);
+                size = regular.map(|file| Size::Bytes { all: file.len(), read: 0 });
                 (Box::new(BufReader::with_capacity(64 * 1024, file)), path.display().to_string())
             }
             None => {
@@ -72,13 +87,14 @@ impl Input {
             key_field: args.key_field.clone(),
             id_field: args.id_field.clone(),
         };
-        Ok(Self { from: From::Lines(reader, shape), name, limit, pace: args.rate.map(Pace::new), line: 0 })
+        Ok(Self { from: From::Lines(reader, shape), name, limit, pace: args.rate.map(Pace::new), line: 0, size })
     }
 
     pub(crate) fn again(args: &LineArgs, path: &Path, destination: &Destination) -> Result<Self, InputError> {
         let messages = unsent::read(path, destination)?;
         let (name, pace) = (path.display().to_string(), args.rate.map(Pace::new));
-        Ok(Self { from: From::Again(messages.into()), name, limit: usize::MAX, pace, line: 0 })
+        let size = Some(Size::Messages(messages.len() as u64));
+        Ok(Self { from: From::Again(messages.into()), name, limit: usize::MAX, pace, line: 0, size })
     }
 
     /// The next message, when its time has come; `None` at the end.
@@ -110,7 +126,21 @@ impl Input {
         };
         // Only now: a line given up while it waits for its time was not sent, and the report says from which line on.
         self.line += u64::from(message.is_some());
+        if let (Some(Size::Bytes { read, .. }), Some(message)) = (&mut self.size, &message) {
+            *read += message.payload.len() as u64 + 1;
+        }
         Ok(message)
+    }
+
+    /// How many messages there will be in all, as it looks from here: lines are as long as those before them.
+    pub(crate) fn expected(&self) -> Option<u64> {
+        match self.size? {
+            Size::Messages(messages) => Some(messages),
+            Size::Bytes { read: 0, .. } => None,
+            Size::Bytes { all, read } => {
+                u64::try_from(u128::from(self.line) * u128::from(all.max(read)) / u128::from(read)).ok()
+            }
+        }
     }
 
     /// What was kept by an earlier run and has not been given out.
@@ -160,10 +190,13 @@ mod tests {
         };
         let pace = Some(Pace::new(NonZeroU32::MIN));
         let from = From::Lines(Box::new(&b"one\ntwo\n"[..]), shape);
-        let mut input = Input { from, name: "a test".to_owned(), limit: 100, pace, line: 0 };
+        let size = Some(Size::Bytes { all: 12, read: 0 });
+        let mut input = Input { from, name: "a test".to_owned(), limit: 100, pace, line: 0, size };
+        assert_eq!(input.expected(), None);
 
         assert!(input.next().await.unwrap().is_some());
         assert!(timeout(Duration::from_millis(20), input.next()).await.is_err());
         assert_eq!(input.line, 1);
+        assert_eq!(input.expected(), Some(3), "one line of four bytes, of twelve");
     }
 }

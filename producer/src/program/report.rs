@@ -8,7 +8,7 @@ use std::{
 
 use correio_broker_config::cli::Exit;
 use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use crate::{Counts, Outcome};
@@ -56,16 +56,21 @@ struct Percentiles {
 }
 
 impl Report {
-    /// `expected`: how many lines, if known.
-    pub(crate) fn new(expected: Option<u64>) -> Self {
+    pub(crate) fn new() -> Self {
         // Draws only on a terminal.
-        let bar = match expected {
-            Some(lines) => ProgressBar::new(lines).with_style(style("{bar:30} {pos}/{len}")),
-            None => ProgressBar::no_length().with_style(style("{spinner} {pos}")),
-        };
+        let bar = ProgressBar::no_length().with_style(style("{spinner} {human_pos}, {rate} a second  {msg}"));
         // Three digits, up to an hour: a bound that cannot be wrong.
         let latency = Histogram::new_with_max(3_600_000_000, 3).unwrap_or_else(|_| unreachable!("constant bounds"));
         Self { started: Instant::now(), latency, bar, tally: Tally::default(), reasons: Vec::new() }
+    }
+
+    /// So many lines there will be, as far as it is known: what is a spinner becomes a bar.
+    pub(crate) fn on_expected(&self, lines: Option<u64>) {
+        let Some(lines) = lines.filter(|_| !self.bar.is_hidden()) else { return };
+        if self.bar.length().is_none() {
+            self.bar.set_style(style("{bar:30} {percent:>3} %  {human_pos}, {rate} a second, {eta} left  {msg}"));
+        }
+        self.bar.set_length(lines.max(self.tally.sent));
     }
 
     pub(crate) fn on_outcome(&mut self, outcome: &Outcome, after: Duration) {
@@ -191,8 +196,10 @@ impl Report {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    let full = format!("{template}  {{per_sec}}  {{msg}}");
-    ProgressStyle::with_template(&full).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = write!(out, "{:.0}", state.per_sec());
+    })
 }
 
 fn print_json(value: &impl Serialize) {

@@ -42,7 +42,7 @@ pub(crate) async fn run(args: SendArgs) -> Result<Exit, Stop> {
             return Err(stop);
         }
     };
-    let mut report = Report::new(None);
+    let mut report = Report::new();
     let ended = send_all(&producer, &mut input, &mut report, keeper.as_mut(), window).await;
     producer.close(args.confirm_deadline).await;
 
@@ -148,7 +148,10 @@ async fn send_all(
             }
         };
         let message = match message {
-            Ok(Some(message)) => message,
+            Ok(Some(message)) => {
+                report.on_expected(input.expected());
+                message
+            }
             Ok(None) => break Ok(()),
             Err(Halt::Signal { .. }) => break Err(Halt::Signal { line: input.line }),
             Err(halt) => break Err(halt),
