@@ -104,6 +104,10 @@ pub enum Step {
     OpenChannel,
     /// The declaring of an exchange, a queue or a binding.
     Declare,
+    /// The reading that renews a queue's lease.
+    Renew,
+    /// The deleting of a queue.
+    Delete,
     /// The closing of a channel.
     CloseChannel,
     /// The closing of a connection.
@@ -179,6 +183,8 @@ impl std::fmt::Display for Step {
             Self::Recycle => "checking a used connection",
             Self::OpenChannel => "opening a channel",
             Self::Declare => "declaring",
+            Self::Renew => "renewing a queue's lease",
+            Self::Delete => "deleting a queue",
             Self::CloseChannel => "closing a channel",
             Self::CloseConnection => "closing the connection",
         })

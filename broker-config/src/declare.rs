@@ -1,8 +1,11 @@
 //! Makes what a topology says, where it is not there yet.
 
-use correio_message::Exchange;
+use correio_message::{Exchange, ShortText};
 use lapin::{
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{
+        BasicGetOptions, BasicNackOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 
@@ -11,6 +14,7 @@ use crate::{
     connection::{Connections, LeasedChannel},
     exchange::{ExchangeKind, kind_of},
     item::Item,
+    own_queue::OwnQueue,
     queue::{Argument, Queue},
     reply::ReplyCause,
     topology::{Binding, Topology},
@@ -37,8 +41,10 @@ pub enum DeclareError {
     },
     /// The user may not declare it.
     #[error(
-        "user “{user}” may not declare {item} ({said}). Declare as a user with configure rights: `operator` on the \
-         compose file's broker, chosen with --amqp-url or AMQP_URL"
+        "user “{user}” may not declare {item}: it lacks {} ({said}). Take a user who has that, with --amqp-url or \
+         AMQP_URL: `operator` on the compose file's broker, for a mailbox, group or listener `consumer`, for answers \
+         `producer`",
+        rights(.item)
     )]
     Forbidden {
         /// What.
@@ -94,6 +100,106 @@ pub(crate) async fn declare_all(lease: &LeasedChannel, topology: &Topology) -> R
         declare(lease, &item).await.map_err(|error| explain(item, lease, error))?;
     }
     Ok(())
+}
+
+/// Whether a queue was there before it was declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// With what was in it.
+    WasThere,
+    /// It was never made, or deleted itself, or somebody deleted it: it begins empty.
+    MadeNow,
+}
+
+/// Makes an own queue where it is not there yet, with the queues around it, and says whether it was there.
+///
+/// # Errors
+///
+/// [`DeclareError`] at the first item that cannot be had; those before it are declared.
+///
+/// # Cancel safety
+///
+/// Cancelled, a part of it may be declared; call it again.
+pub async fn ensure(connections: &Connections, own: &OwnQueue) -> Result<Presence, DeclareError> {
+    let mut lease = connections.channel().await?;
+    let topology = own.topology();
+    let presence = match passive(&lease, own.name()).await {
+        Ok(()) => Presence::WasThere,
+        Err(ConnectError::Refused { cause: ReplyCause::NotFound { .. }, .. }) => Presence::MadeNow,
+        // Who may not look may not declare either, and hears of that below.
+        Err(ConnectError::Refused { cause: ReplyCause::AccessRefused { .. }, .. }) => Presence::MadeNow,
+        Err(error) => return Err(error.into()),
+    };
+    if !lease.channel().status().connected() {
+        lease.reopen().await?;
+    }
+    declare_all(&lease, &topology).await?;
+    lease.give_back().await?;
+    Ok(presence)
+}
+
+/// Keeps the queues around an own queue from expiring, which have no consumer: reading from a quorum queue renews its
+/// lease, declaring it again does not. To be called several times in the time that [`OwnQueue::expires`] says.
+///
+/// A message that is read for this goes back to its place.
+///
+/// # Errors
+///
+/// [`DeclareError`] if one of them is gone and cannot be declared again.
+///
+/// # Cancel safety
+///
+/// Cancel safe: a message that was read goes back with the channel.
+pub async fn renew(connections: &Connections, own: &OwnQueue) -> Result<(), DeclareError> {
+    for queue in own.topology().queues().iter().skip(1) {
+        let lease = connections.channel().await?;
+        let name = short_string(queue.name());
+        let got = lease.bounded(Step::Renew, lease.channel().basic_get(name, BasicGetOptions::default())).await;
+        match got {
+            Ok(Some(message)) => {
+                let back = BasicNackOptions { multiple: false, requeue: true };
+                let tag = message.delivery.delivery_tag;
+                lease.bounded(Step::Renew, lease.channel().basic_nack(tag, back)).await?;
+            }
+            Ok(None) => {}
+            Err(ConnectError::Refused { cause: ReplyCause::NotFound { .. }, .. }) => {
+                lease.give_back().await?;
+                ensure(connections, own).await?;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        lease.give_back().await?;
+    }
+    Ok(())
+}
+
+/// Deletes an own queue and those around it, with all that is in them. What is gone already is no error.
+///
+/// # Errors
+///
+/// [`DeclareError`] if the broker does not answer, or refuses.
+///
+/// # Cancel safety
+///
+/// Cancelled, some of them may be deleted; they would expire by themselves.
+pub async fn delete(connections: &Connections, own: &OwnQueue) -> Result<(), DeclareError> {
+    let lease = connections.channel().await?;
+    for queue in own.topology().queues() {
+        let deleted = lease.channel().queue_delete(short_string(queue.name()), QueueDeleteOptions::default());
+        lease
+            .bounded(Step::Delete, deleted)
+            .await
+            .map_err(|error| explain(Item::Queue(queue.clone()), &lease, error))?;
+    }
+    lease.give_back().await?;
+    Ok(())
+}
+
+async fn passive(lease: &LeasedChannel, queue: &ShortText) -> Result<(), ConnectError> {
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let asked = lease.channel().queue_declare(short_string(queue), options, FieldTable::default());
+    lease.bounded(Step::Declare, asked).await.map(drop)
 }
 
 pub(crate) async fn declare(lease: &LeasedChannel, item: &Item) -> Result<(), ConnectError> {
@@ -158,6 +264,24 @@ fn arguments(queue: &Queue) -> FieldTable {
         table.insert(name.into(), value);
     }
     table
+}
+
+/// What it takes to declare this.
+fn rights(item: &Item) -> String {
+    match item {
+        Item::Exchange(exchange) => format!("the right to configure {}", exchange.as_str()),
+        Item::Queue(queue) => {
+            let mut rights = format!("the right to configure {}", queue.name());
+            if let Some(route) = queue.dead_letters_go_to() {
+                rights.push_str(&format!(" and read it, or to write to {}", route.exchange));
+            }
+            rights
+        }
+        Item::Binding(Binding { route, queue }) => {
+            format!("the right to write to {queue}, or to read {}", route.exchange)
+        }
+        Item::Policies => "the tag policymaker".to_owned(),
+    }
 }
 
 fn explain(item: Item, lease: &LeasedChannel, error: ConnectError) -> DeclareError {

@@ -40,11 +40,12 @@ pub fn users() -> [User; 4] {
         User {
             name: "producer",
             tag: None,
-            configure: NOTHING,
+            // The queues for the answers to its own requests: their names have a UUID that only the requester knows.
+            configure: r"^correio\.reply\.",
             // Never `amq.default`: through it one can publish into every queue.
-            write: r"^correio\.(queue|topic|broadcast)$",
-            read: NOTHING,
-            purpose: "publishes",
+            write: r"^correio\.(queue|topic|broadcast)$|^correio\.reply\.",
+            read: r"^correio\.reply($|\.)",
+            purpose: "publishes, and reads the answers to its requests",
         },
         User {
             name: "consumer",

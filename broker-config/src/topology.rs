@@ -8,8 +8,8 @@ use crate::{item::Item, queue::Queue, work_queue::WorkQueue};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
     exchanges: Vec<Exchange>,
-    queues: Vec<Queue>,
-    bindings: Vec<Binding>,
+    pub(crate) queues: Vec<Queue>,
+    pub(crate) bindings: Vec<Binding>,
 }
 
 /// A queue gets what is published with this route.

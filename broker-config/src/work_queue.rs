@@ -96,7 +96,10 @@ impl WorkQueue {
     ///
     /// [`WorkQueueError`] if the name is empty, too long or taken, or a delay is not possible.
     pub fn shared_with_delays(name: impl AsRef<str>, delays: &[Duration]) -> Result<Self, WorkQueueError> {
-        let mut work_queue = Self::ordered(name)?;
+        Self::ordered(name)?.with_retries(delays)
+    }
+
+    fn with_retries(mut self, delays: &[Duration]) -> Result<Self, WorkQueueError> {
         let mut delays = delays.to_vec();
         delays.sort_unstable();
         delays.dedup_by_key(|delay| delay_name(*delay));
@@ -108,10 +111,10 @@ impl WorkQueue {
         }
         let retry = delays
             .into_iter()
-            .map(|delay| Ok(RetryQueue { name: retry_queue_name(&work_queue.name, delay)?, delay }))
+            .map(|delay| Ok(RetryQueue { name: retry_queue_name(&self.name, delay)?, delay }))
             .collect::<Result<_, TooLong>>()?;
-        work_queue.kind = WorkQueueKind::Shared { retry };
-        Ok(work_queue)
+        self.kind = WorkQueueKind::Shared { retry };
+        Ok(self)
     }
 
     /// An ordered work queue.
@@ -131,6 +134,12 @@ impl WorkQueue {
             n if n.contains(char::is_control) => reserved("it has a control character"),
             _ => Ok(Self { parking: parking_queue_name(&name)?, kind: WorkQueueKind::Ordered, name }),
         }
+    }
+
+    /// Of a consumer's own queue, whose name was checked already. Without delays it has no retry queues.
+    pub(crate) fn own(name: ShortText, delays: &[Duration]) -> Result<Self, WorkQueueError> {
+        let parking = parking_queue_name(&name)?;
+        Self { name, parking, kind: WorkQueueKind::Ordered }.with_retries(delays)
     }
 
     /// Its name, which is its routing key on `correio.queue` too.

@@ -271,7 +271,7 @@ fn built(arrived: &Envelope, route: Route) -> Envelope {
 }
 
 /// One of our short texts, if it is there.
-fn short(headers: &Headers, header: &'static str) -> Result<Option<ShortText>, DecodeFailure> {
+pub(crate) fn short(headers: &Headers, header: &'static str) -> Result<Option<ShortText>, DecodeFailure> {
     let limit = ShortText::MAX;
     let Some(text) = text(headers, header, limit)? else { return Ok(None) };
     ShortText::new(text).map(Some).map_err(|e| DecodeFailure::TooLong { header, length: e.length, limit })
@@ -283,7 +283,7 @@ fn whole(number: u64) -> Value {
 }
 
 /// At most 4,096 bytes: a header has to fit a frame together with all the others.
-fn clipped(error: &str) -> &str {
+pub(crate) fn clipped(error: &str) -> &str {
     let end = (0..=error.len().min(4_096)).rev().find(|end| error.is_char_boundary(*end));
     &error[..end.unwrap_or_default()]
 }

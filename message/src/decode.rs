@@ -5,10 +5,10 @@ use std::num::{NonZeroU32, NonZeroU64};
 use uuid::Uuid;
 
 use crate::{
-    copy::Original,
+    copy::{Original, short},
     header,
     id::MessageId,
-    message::{Destination, Message, Route},
+    message::{Destination, Message, ReplyError, Route},
     properties::{Envelope, Headers, Value},
     sequence::{Key, Line, Sequence, Voids},
 };
@@ -131,6 +131,14 @@ impl Envelope {
             key,
             sequence,
             sent_at_us: integer(headers, header::SENT_AT_US, 0)?,
+            deadline_us: integer(headers, header::DEADLINE_US, 0)?,
+            error: match short(headers, header::ERROR)? {
+                Some(kind) => {
+                    let text = text(headers, header::ERROR_TEXT, usize::MAX)?.unwrap_or_default().to_owned();
+                    Some(ReplyError { kind, text })
+                }
+                None => None,
+            },
             headers: headers
                 .iter()
                 .filter(|(name, _)| !header::is_ours(name.as_str()) && !header::is_brokers(name.as_str()))

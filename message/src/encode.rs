@@ -1,6 +1,7 @@
 //! From a message to the wire.
 
 use crate::{
+    copy::clipped,
     header,
     message::Message,
     properties::{Envelope, Headers, Properties, Value},
@@ -42,7 +43,15 @@ impl Message {
         if let Some(at) = self.sent_at_us {
             headers.insert(name(header::SENT_AT_US), Value::I64(at.try_into().unwrap_or(i64::MAX)));
         }
+        if let Some(at) = self.deadline_us {
+            headers.insert(name(header::DEADLINE_US), Value::I64(at.try_into().unwrap_or(i64::MAX)));
+        }
+        if let Some(error) = &self.error {
+            headers.insert(name(header::ERROR), Value::text(&error.kind));
+            headers.insert(name(header::ERROR_TEXT), Value::text(clipped(&error.text)));
+        }
         let properties = Properties {
+            expiration: self.time_left().and_then(|millis| ShortText::new(millis.to_string()).ok()),
             content_type: self.content_type.clone(),
             content_encoding: self.content_encoding.clone(),
             headers,
@@ -59,6 +68,12 @@ impl Message {
             ..Properties::default()
         };
         Envelope { route, properties, body: self.payload.clone() }
+    }
+
+    /// From its sending to its deadline, in milliseconds: at least one, and no more than every RabbitMQ takes.
+    fn time_left(&self) -> Option<u64> {
+        let millis = self.deadline_us?.saturating_sub(self.sent_at_us?).div_ceil(1_000);
+        Some(millis.clamp(1, u32::MAX.into()))
     }
 }
 

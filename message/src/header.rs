@@ -19,6 +19,14 @@ pub const VOID: &str = "correio-void";
 /// When the message was first sent, in microseconds since 1970. Producer → everyone; whole number.
 pub const SENT_AT_US: &str = "correio-sent-at-us";
 
+/// When the sender of a request stops waiting, in microseconds since 1970 by its clock. Producer → consumer; whole number.
+/// The message's `expiration` says the same to the broker.
+pub const DEADLINE_US: &str = "correio-deadline-us";
+/// In an answer, what kind of error it is. Consumer → producer; text, ≤ 255 bytes. It comes with [`ERROR_TEXT`].
+pub const ERROR: &str = "correio-error";
+/// In an answer, what went wrong. Consumer → producer; text, ≤ 4,096 bytes are written.
+pub const ERROR_TEXT: &str = "correio-error-text";
+
 /// Which attempt at handling the next delivery is, from 1 (absent: 1); on a dead letter, how many there were. Consumer →
 /// consumer, on copies; whole number, read as 4,294,967,295 past that.
 pub const ATTEMPT: &str = "correio-attempt";

@@ -4,6 +4,7 @@
 //! gets; an [`Envelope`] is the same message as it stands on the wire; [`Envelope::decode`] and
 //! [`Message::encode`] lead from one to the other and lose nothing of ours. [`header`] lists every header we write.
 
+mod address;
 mod copy;
 mod death;
 mod decode;
@@ -16,11 +17,12 @@ mod properties;
 mod sequence;
 mod text;
 
+pub use address::{InvalidAddress, MailboxName, TopicKey, TopicPattern, checked_name};
 pub use copy::{Attempt, DeadLetter, DeadReason, Original, dead_letter, replay, retry};
 pub use decode::{DecodeError, DecodeFailure, Decoded};
 pub use encode::Durability;
 pub use id::{InvalidMessageId, MessageId};
-pub use message::{Destination, Exchange, Message, Route};
+pub use message::{Destination, Exchange, Message, ReplyError, Route};
 pub use payload::{Json, PayloadError};
 pub use properties::{Envelope, Headers, Properties, Value};
 pub use sequence::{InvalidVoids, Key, Line, Sequence, Voids};

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
+    address::{InvalidAddress, MailboxName, TopicKey},
     id::MessageId,
     payload::{Json, PayloadError},
     properties::Headers,
@@ -43,6 +44,11 @@ pub struct Message {
     pub sequence: Option<Sequence>,
     /// When it was first sent, in microseconds since 1970 (UTC); at most `i64::MAX`, the largest that the wire has.
     pub sent_at_us: Option<u64>,
+    /// When its sender stops waiting for an answer, in microseconds since 1970 by the sender's clock: past that nobody
+    /// works on it, and the broker lets it expire.
+    pub deadline_us: Option<u64>,
+    /// In an answer: the request could not be met.
+    pub error: Option<ReplyError>,
     /// The sender's own headers: neither `correio-…` nor `x-…`, `CC` or `BCC`, which are neither written nor shown.
     pub headers: Headers,
 }
@@ -64,6 +70,8 @@ impl Message {
             key: None,
             sequence: None,
             sent_at_us: None,
+            deadline_us: None,
+            error: None,
             headers: Headers::new(),
         }
     }
@@ -101,12 +109,28 @@ impl Message {
     }
 }
 
+/// Why a request was not met, as the one who was asked says it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}: {text}")]
+pub struct ReplyError {
+    /// What kind of error it is, for programs: `failed`, `timed-out`, or a name of the service's own.
+    pub kind: ShortText,
+    /// What went wrong, for people; at most 4,096 bytes of it are sent.
+    pub text: String,
+}
+
 /// Who is to receive a message.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Destination {
     /// Any one consumer of this work queue, the freest (anycast): through the exchange `correio.queue`.
     Queue(ShortText),
+    /// One particular receiver (unicast): its own queue, through `correio.queue` too.
+    Mailbox(MailboxName),
+    /// Every group that subscribed to such keys (multicast): through `correio.topic`.
+    Topic(TopicKey),
+    /// Everyone who listens (broadcast): through `correio.broadcast`.
+    Everyone,
     /// An exchange and routing key of the application's own.
     Route(Route),
 }
@@ -121,24 +145,57 @@ impl Destination {
         ShortText::new(name).map(Self::Queue)
     }
 
+    /// One particular receiver.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidAddress`] if this cannot be a mailbox's name.
+    pub fn mailbox(name: impl AsRef<str>) -> Result<Self, InvalidAddress> {
+        MailboxName::new(name).map(Self::Mailbox)
+    }
+
+    /// Every group that subscribed to such keys.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidAddress`] if it is empty, over 255 bytes, or a pattern.
+    pub fn topic(key: impl AsRef<str>) -> Result<Self, InvalidAddress> {
+        TopicKey::new(key).map(Self::Topic)
+    }
+
+    /// Whether somebody is to have it: with an event and a broadcast it is normal that nobody listens.
+    #[must_use]
+    pub fn wants_somebody(&self) -> bool {
+        !matches!(self, Self::Topic(_) | Self::Everyone)
+    }
+
     /// Where a message to here is published.
     #[must_use]
     pub fn route(&self) -> Route {
         match self {
             Self::Queue(name) => Route { exchange: Exchange::Queue.name(), routing_key: name.clone() },
+            Self::Mailbox(name) => Route { exchange: Exchange::Queue.name(), routing_key: name.queue() },
+            Self::Topic(key) => Route { exchange: Exchange::Topic.name(), routing_key: key.text().clone() },
+            Self::Everyone => Route { exchange: Exchange::Broadcast.name(), routing_key: ShortText::empty() },
             Self::Route(route) => route.clone(),
         }
     }
 
-    /// Who a message with this route was meant for. A route through `correio.queue` is [`Destination::Queue`], however
-    /// its sender spelled it.
+    /// Who a message with this route was meant for, however its sender spelled it: a route through `correio.queue` is
+    /// [`Destination::Mailbox`] if the queue is one, else [`Destination::Queue`].
     #[must_use]
     pub fn of_route(route: &Route) -> Self {
-        if route.exchange == Exchange::Queue.as_str() {
-            Self::Queue(route.routing_key.clone())
-        } else {
-            Self::Route(route.clone())
-        }
+        let Route { exchange, routing_key } = route;
+        let named = match Exchange::ALL.into_iter().find(|ours| exchange == ours.as_str()) {
+            Some(Exchange::Queue) => {
+                Some(MailboxName::of_queue(routing_key).map_or_else(|| Self::Queue(routing_key.clone()), Self::Mailbox))
+            }
+            Some(Exchange::Topic) => Self::topic(routing_key).ok(),
+            // A fanout exchange does not look at the key, and a sender may have written one.
+            Some(Exchange::Broadcast) if routing_key.is_empty() => Some(Self::Everyone),
+            _ => None,
+        };
+        named.unwrap_or_else(|| Self::Route(route.clone()))
     }
 }
 

@@ -3,8 +3,8 @@
 mod wire;
 
 use correio_message::{
-    Destination, Durability, Envelope, Exchange, Json, Key, Line, Message, PayloadError, Route, Sequence, Value, Voids,
-    header,
+    Destination, Durability, Envelope, Exchange, Json, Key, Line, Message, PayloadError, ReplyError, Route, Sequence,
+    Value, Voids, header,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -25,7 +25,7 @@ proptest! {
         prop_assert_eq!(decoded.attempt.get(), 1);
         prop_assert_eq!(decoded.first_failed_at_us, None);
         prop_assert_eq!(decoded.original.route, message.destination.route());
-        prop_assert_eq!((decoded.original.user, decoded.original.expiration), (None, None));
+        prop_assert_eq!((decoded.original.user, decoded.original.expiration), (None, sent.properties.expiration));
     }
 
     #[test]
@@ -126,6 +126,39 @@ fn a_work_queue_is_one_destination_however_its_sender_spells_it() {
     let message = Message::new(Destination::Route(spelled), "x");
     let decoded = message.encode(Durability::Persistent).decode().unwrap();
     assert_eq!(decoded.message.destination, Destination::queue("orders").unwrap());
+}
+
+#[test]
+fn each_way_of_addressing_has_its_route() {
+    for (destination, route) in [
+        (Destination::mailbox("ana").unwrap(), "correio.queue/correio.mailbox.ana"),
+        (Destination::topic("flight.ATL.LAX").unwrap(), "correio.topic/flight.ATL.LAX"),
+        (Destination::Everyone, "correio.broadcast/"),
+    ] {
+        assert_eq!(destination.route().to_string(), route);
+        assert_eq!(Destination::of_route(&destination.route()), destination);
+    }
+    let keyed = Route { exchange: Exchange::Broadcast.name(), routing_key: text("why") };
+    assert_eq!(Destination::of_route(&keyed), Destination::Route(keyed));
+}
+
+#[test]
+fn a_deadline_is_the_brokers_expiry_too_counted_from_the_sending() {
+    let expiry = |sent_at_us, deadline_us| {
+        let message = Message { sent_at_us, deadline_us, ..to_orders() };
+        message.encode(Durability::Persistent).properties.expiration.map(|text| text.to_string())
+    };
+    assert_eq!(expiry(Some(5_000_000), Some(7_000_001)).as_deref(), Some("2001"), "never early");
+    assert_eq!(expiry(Some(5), Some(4)).as_deref(), Some("1"), "over already");
+    assert_eq!(expiry(Some(0), Some(u64::MAX)).as_deref(), Some("4294967295"), "more is refused by the broker");
+    assert_eq!((expiry(None, Some(1)), expiry(Some(1), None)), (None, None));
+}
+
+#[test]
+fn an_error_in_an_answer_is_clipped_to_what_a_header_can_hold() {
+    let error = ReplyError { kind: text("failed"), text: "é".repeat(3_000) };
+    let decoded = Message { error: Some(error), ..to_orders() }.encode(Durability::Persistent).decode().unwrap();
+    assert_eq!(decoded.message.error.unwrap().text.len(), 4_096);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use correio_message::{
-    DeadLetter, DeadReason, Destination, Envelope, Headers, Key, Line, Message, MessageId, Properties, Route, Sequence,
-    ShortText, Value, Voids, header,
+    DeadLetter, DeadReason, Destination, Envelope, Headers, Key, Line, Message, MessageId, Properties, ReplyError,
+    Route, Sequence, ShortText, Value, Voids, header,
 };
 use proptest::{
     collection::{btree_map, vec},
@@ -104,13 +104,16 @@ pub(crate) const BROKERS: [&str; 9] = [
     "BCC",
 ];
 
-const OURS: [&str; 18] = [
+const OURS: [&str; 21] = [
     header::SOURCE,
     header::STREAM,
     header::KEY,
     header::NUMBER,
     header::VOID,
     header::SENT_AT_US,
+    header::DEADLINE_US,
+    header::ERROR,
+    header::ERROR_TEXT,
     header::ATTEMPT,
     header::FIRST_FAILED_AT_US,
     header::EXCHANGE,
@@ -271,8 +274,14 @@ const UNNAMED: &str = "\u{1}";
 /// Any message that we can send, with every field.
 pub(crate) fn message() -> impl Strategy<Value = Message> {
     let some = || option::of(short());
-    let destination =
-        prop_oneof![short().prop_map(Destination::Queue), route().prop_map(|route| Destination::of_route(&route))];
+    let destination = prop_oneof![
+        short().prop_map(|name| Destination::of_route(&Destination::Queue(name).route())),
+        short().prop_filter_map("a name of a mailbox", |name| Destination::mailbox(name).ok()),
+        short().prop_filter_map("a key of a topic", |key| Destination::topic(key).ok()),
+        Just(Destination::Everyone),
+        route().prop_map(|route| Destination::of_route(&route)),
+    ];
+    let error = option::of((short(), short()).prop_map(|(kind, text)| ReplyError { kind, text: text.to_string() }));
     let id = option::of(prop_oneof![
         short().prop_filter_map("an id has at least one byte", |id| MessageId::new(id).ok()),
         any::<u128>().prop_map(|n| MessageId::from(Uuid::from_u128(n))),
@@ -285,9 +294,9 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         }
         None => (Just(None), Just(None).boxed()),
     });
-    let sent_at = option::of(0..=i64::MAX as u64);
-    (id, destination, texts, bytes(), place, sent_at, own_headers()).prop_map(
-        |(id, destination, texts, payload, (key, mut sequence), sent_at_us, headers)| {
+    let moment = || option::of(0..=i64::MAX as u64);
+    (id, destination, texts, bytes(), place, (moment(), moment(), error), own_headers()).prop_map(
+        |(id, destination, texts, payload, (key, mut sequence), (sent_at_us, deadline_us, error), headers)| {
             if let Some(sequence) = sequence.as_mut().filter(|sequence| &*sequence.line.stream == UNNAMED) {
                 sequence.line.stream = destination.route().stream();
             }
@@ -304,6 +313,8 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
                 key,
                 sequence,
                 sent_at_us,
+                deadline_us,
+                error,
                 headers,
             }
         },
