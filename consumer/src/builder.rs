@@ -2,8 +2,8 @@
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
-use correio_broker_config::{Address, Topology};
-use correio_message::{ShortText, TooLong};
+use correio_broker_config::{Address, OwnQueue, OwnQueueError, Topology};
+use correio_message::{MailboxName, ShortText, TooLong, TopicPattern};
 
 use crate::{
     Consumer,
@@ -18,7 +18,8 @@ use crate::{
 #[must_use = "a builder does nothing until it is built"]
 pub struct ConsumerBuilder {
     address: Address,
-    queue: Option<String>,
+    intake: Option<Intake>,
+    expires: Option<Duration>,
     subscription: Option<String>,
     processing: Processing,
     acknowledgement: Acknowledgement,
@@ -38,7 +39,8 @@ impl ConsumerBuilder {
     pub(crate) fn new(address: Address) -> Self {
         Self {
             address,
-            queue: None,
+            intake: None,
+            expires: None,
             subscription: None,
             processing: Processing::default(),
             acknowledgement: Acknowledgement::default(),
@@ -55,8 +57,63 @@ impl ConsumerBuilder {
     }
 
     /// The work queue to take messages from.
-    pub fn queue(mut self, name: impl Into<String>) -> Self {
-        self.queue = Some(name.into());
+    pub fn queue(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        if name.is_empty() {
+            return self;
+        }
+        let named = ShortText::new(name).map_err(|cause| BuildError::Name { what: "queue", cause });
+        self.intake(named.map(Intake::Queue))
+    }
+
+    /// The mailbox to take messages from (unicast): a queue of its own, made where it is not there. A second consumer of it
+    /// stands by. Who is away for longer than [`expires`](Self::expires) loses their mail.
+    pub fn mailbox(self, name: impl AsRef<str>) -> Self {
+        let own = MailboxName::new(name).map(|name| OwnQueue::mailbox(&name));
+        self.intake(own.map(Intake::Own).map_err(|error| BuildError::Own(error.into())))
+    }
+
+    /// The events to take (multicast): those whose key matches the pattern, for this group. Each group has a queue of its own,
+    /// made where it is not there, and gets every such event once; its members share the queue, and it outlives them
+    /// for as long as [`expires`](Self::expires) says. Another pattern is another queue, which begins empty.
+    pub fn topic(self, pattern: impl AsRef<str>, group: impl AsRef<str>) -> Self {
+        let own = TopicPattern::new(pattern)
+            .map_err(OwnQueueError::from)
+            .and_then(|pattern| OwnQueue::group(group.as_ref(), &pattern));
+        self.intake(own.map(Intake::Own).map_err(BuildError::Own))
+    }
+
+    /// Every broadcast, as this listener: a queue of its own, made where it is not there, which outlives its consumer for as
+    /// long as [`expires`](Self::expires) says. A second consumer under the same name stands by.
+    pub fn broadcast(self, name: impl AsRef<str>) -> Self {
+        let own = OwnQueue::listener(name.as_ref());
+        self.intake(own.map(Intake::Own).map_err(BuildError::Own))
+    }
+
+    /// Every broadcast while this consumer lives, reconnects included; its queue is deleted when it ends.
+    pub fn broadcast_while_here(self) -> Self {
+        let own = OwnQueue::listener(correio_producer::fresh_id().to_text().as_str())
+            .and_then(|own| own.expiring_after(OwnQueue::UNNAMED_EXPIRES));
+        self.intake(own.map(Intake::WhileHere).map_err(BuildError::Own))
+    }
+
+    fn intake(mut self, intake: Result<Intake, BuildError>) -> Self {
+        match intake {
+            Ok(intake) => {
+                if self.intake.replace(intake).is_some() {
+                    self.remember(BuildError::TwoQueues);
+                }
+            }
+            Err(wrong) => self.remember(wrong),
+        }
+        self
+    }
+
+    /// How long a mailbox, a group's or a listener's queue stays without a consumer (a week; 5 minutes for
+    /// [`broadcast_while_here`](Self::broadcast_while_here)): then the broker deletes it with all that is in it, dead
+    /// letters too. The broker refuses another time than the one that the queue was made with.
+    pub fn expires(mut self, after: Duration) -> Self {
+        self.expires = Some(after);
         self
     }
 
@@ -159,8 +216,13 @@ impl ConsumerBuilder {
         if self.handlers.is_empty() {
             return Err(BuildError::NoHandler);
         }
-        let queue = self.queue.filter(|name| !name.is_empty()).ok_or(BuildError::NoQueue)?;
-        let queue = ShortText::new(queue).map_err(|cause| BuildError::Name { what: "queue", cause })?;
+        let (queue, own, while_here) = match self.intake.ok_or(BuildError::NoQueue)? {
+            Intake::Queue(name) => (name, None, false),
+            Intake::Own(own) => own_queue(own, &self.processing, self.expires).map(|(name, own)| (name, own, false))?,
+            Intake::WhileHere(own) => {
+                own_queue(own, &self.processing, self.expires).map(|(name, own)| (name, own, true))?
+            }
+        };
         let subscription = match self.subscription {
             Some(name) => ShortText::new(name).map_err(|cause| BuildError::Name { what: "subscription", cause })?,
             None => queue.clone(),
@@ -191,6 +253,8 @@ impl ConsumerBuilder {
             Settings {
                 address: self.address,
                 queue,
+                own,
+                while_here,
                 subscription,
                 processing: self.processing,
                 acknowledgement: self.acknowledgement,
@@ -212,13 +276,41 @@ impl ConsumerBuilder {
     }
 }
 
+/// Where messages are taken from.
+enum Intake {
+    Queue(ShortText),
+    Own(OwnQueue),
+    WhileHere(OwnQueue),
+}
+
+/// The own queue as these settings need it.
+fn own_queue(
+    own: OwnQueue,
+    processing: &Processing,
+    expires: Option<Duration>,
+) -> Result<(ShortText, Option<OwnQueue>), BuildError> {
+    let own = own.with_delays(&processing.retry().delays()).map_err(BuildError::Own)?;
+    let own = if processing.is_ordered() { own.ordered() } else { own };
+    let own = match expires {
+        Some(after) => own.expiring_after(after).map_err(BuildError::Own)?,
+        None => own,
+    };
+    Ok((own.name().clone(), Some(own)))
+}
+
 /// Settings that do not fit together.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// No queue was named.
-    #[error("no queue to take messages from: name it with `.queue(\"orders\")`")]
+    #[error("no queue to take messages from: name it with `.queue(\"orders\")`, or a mailbox, topic or broadcast")]
     NoQueue,
+    /// More than one was named.
+    #[error("one consumer takes from one queue, mailbox, group or listener: build another consumer for the other")]
+    TwoQueues,
+    /// This cannot be a mailbox, a group or a listener.
+    #[error(transparent)]
+    Own(OwnQueueError),
     /// No handler was registered.
     #[error("no handler: register one with `.on(\"order.placed\", handler)` or `.on_any(handler)`")]
     NoHandler,

@@ -2,13 +2,16 @@
 
 use std::{
     collections::hash_map::RandomState,
+    convert::Infallible,
     hash::{BuildHasher, Hasher},
     num::NonZeroU64,
     sync::Arc,
     time::Duration,
 };
 
-use correio_broker_config::{Address, Backoff, ConnectionSettings, Connections, Purpose, Topology};
+use correio_broker_config::{
+    Address, Backoff, ConnectionSettings, Connections, OwnQueue, Presence, Purpose, Topology, delete, ensure, renew,
+};
 use correio_message::ShortText;
 use correio_producer::{Producer, ProducerSettings};
 use tokio::time::{Instant, sleep};
@@ -39,6 +42,10 @@ pub struct Consumer {
 pub(crate) struct Settings {
     pub(crate) address: Address,
     pub(crate) queue: ShortText,
+    /// Set when the queue is this consumer's own, to be made by it.
+    pub(crate) own: Option<OwnQueue>,
+    /// Whether it is to be gone when the consumer ends.
+    pub(crate) while_here: bool,
     pub(crate) subscription: ShortText,
     pub(crate) processing: Processing,
     pub(crate) acknowledgement: Acknowledgement,
@@ -119,8 +126,12 @@ impl Consumer {
         }
         let publisher: Arc<dyn CopyPublisher> = producer.clone();
         let mut subscription = self.subscription(company, publisher, stop);
-        let ended = self.keep_subscribed(&connections, &mut subscription).await;
+        let ended = tokio::select! {
+            ended = self.keep_subscribed(&connections, &mut subscription) => ended,
+            never = self.keep_from_expiring() => match never {},
+        };
         producer.close(CLOSE_DEADLINE).await;
+        self.leave(&connections).await;
         connections.close().await;
         match subscription.failure.take() {
             Some(failure) => Err(failure),
@@ -228,7 +239,7 @@ impl Consumer {
                 sleep(backoff.next_delay()).await;
             }
             loop {
-                match Subscribed::to(connections, &self.settings.queue, self.prefetch()).await {
+                match self.subscribe(connections, is_first).await {
                     Ok(link) => return link,
                     Err(error) => {
                         let pause = backoff.next_delay();
@@ -248,6 +259,38 @@ impl Consumer {
             () = stop.cancelled() => None,
             // Messages acknowledged on receipt are handled meanwhile.
             () = subscription.without_channel_until(|_| false) => None,
+        }
+    }
+
+    async fn subscribe(&self, connections: &Connections, is_first: bool) -> Result<Subscribed, SubscribeError> {
+        if let Some(own) = self.settings.own.as_ref().filter(|_| !is_first)
+            && ensure(connections, own).await? == Presence::MadeNow
+        {
+            tracing::warn!(%own, "its queue was gone and is made anew: what was in it is lost");
+        }
+        Subscribed::to(connections, &self.settings.queue, self.prefetch()).await
+    }
+
+    /// The queues around an own queue have no consumer, and would expire in the middle of everything.
+    async fn keep_from_expiring(&self) -> Infallible {
+        let Some(own) = &self.settings.own else { return std::future::pending().await };
+        loop {
+            sleep(own.expires() / RENEWALS).await;
+            let connections = self.connections();
+            if let Err(error) = renew(&connections, own).await {
+                tracing::warn!(%own, %error, "the queues around it were not renewed");
+            }
+            connections.close().await;
+        }
+    }
+
+    /// What is to be gone with this consumer goes; dead letters stay until they expire.
+    async fn leave(&self, connections: &Connections) {
+        let Some(own) = self.settings.own.as_ref().filter(|_| self.settings.while_here) else { return };
+        if self.counts.now().dead > 0 {
+            tracing::warn!(%own, expires = ?own.expires(), "its dead letters stay until they expire");
+        } else if let Err(error) = delete(connections, own).await {
+            tracing::debug!(%own, %error, "its queue was not deleted, and expires");
         }
     }
 
@@ -286,3 +329,5 @@ const COPIES: &str = "copies";
 /// A subscription that lived so long was a good one.
 const GOOD_WHILE: Duration = Duration::from_secs(10);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// How often in the time of an expiry the queues around an own queue are renewed.
+const RENEWALS: u32 = 4;

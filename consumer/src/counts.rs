@@ -54,6 +54,12 @@ tally! {
     dead,
     /// Messages dropped because their handler asked for it.
     dropped,
+    /// Answers that are on the queue of who asked.
+    replied,
+    /// Answers that are not known to be there: who asked has gone.
+    unanswered,
+    /// Requests not begun because who asked had stopped waiting.
+    late_requests,
     /// Messages given back to the queue although their handling had begun.
     handed_back,
     /// Messages given back to the queue at the end because they had not been begun: what the prefetch held.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use correio_broker_config::ConnectError;
+use correio_broker_config::{ConnectError, DeclareError};
 
 use crate::processing::HALF_OF_CONSUMER_TIMEOUT;
 
@@ -13,6 +13,9 @@ pub enum ConsumeError {
     /// The broker cannot be reached at the start, or refuses the login.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The consumer's own queue cannot be made.
+    #[error(transparent)]
+    Declare(#[from] DeclareError),
     /// The broker was reached, and a step at the start failed.
     #[error("{step}: {cause}")]
     Startup {

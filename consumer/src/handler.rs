@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, error::Error, future::Future, marker::PhantomData, pin::Pin, sync::Arc};
 
-use correio_guarantees::{Failure, Verdict};
+use correio_guarantees::Failure;
 use correio_message::ShortText;
 
-use crate::{context::Context, extract::FromMessage};
+use crate::{
+    context::Context,
+    extract::FromMessage,
+    reply::{Answer, IntoAnswer},
+};
 
 /// What a handler may fail with: any error, or a text.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -14,10 +18,11 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// Implemented for every `Fn` that
 /// - takes one argument that is [`FromMessage`] (`Json<T>`, `Message`, `Bytes`), and, if it wants, a [`Context`];
-/// - returns a `Send` future of `Result<V, E>`, where `V` is `()` (done) or a [`Verdict`], and `E` any error or text.
+/// - returns a `Send` future of `Result<V, E>`, where `V` is `()` (done), a [`Verdict`](crate::Verdict) or a
+///   [`Reply`](crate::Reply) to who asked, and `E` any error or text.
 ///
 /// `Err`, a panic and a missed handler deadline are failures: the message is retried by its schedule, then
-/// parked as a dead letter with the error and its sources.
+/// parked as a dead letter with the error and its sources, and who asked gets the error as the answer.
 ///
 /// # Cancel safety
 ///
@@ -26,7 +31,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "this cannot handle messages",
-    note = "a handler is `async fn(Json<T>, Context) -> Result<Verdict, E>`; the `Context` may be left out, `Json<T>` may be `Message` or `Bytes`, `Verdict` may be `()`",
+    note = "a handler is `async fn(Json<T>, Context) -> Result<Verdict, E>`; the `Context` may be left out, `Json<T>` may be `Message` or `Bytes`, `Verdict` may be `()` or `Reply`",
     note = "`E` must be an error (`Into<Box<dyn Error + Send + Sync>>`) and the future `Send`; write the argument types of a closure out"
 )]
 pub trait Handler<Arguments>: Send + Sync + 'static {
@@ -35,37 +40,14 @@ pub trait Handler<Arguments>: Send + Sync + 'static {
 }
 
 /// A handler at work.
-pub type Handling = Pin<Box<dyn Future<Output = Result<Verdict, Failure>> + Send>>;
+pub type Handling = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>;
 
-/// What a handler may answer when it did not fail.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a verdict",
-    label = "a handler returns `Result<(), E>` or `Result<Verdict, E>`",
-    note = "`()` means done: end the handler with `Ok(())`"
-)]
-pub trait IntoVerdict {
-    /// The verdict it stands for.
-    fn into_verdict(self) -> Verdict;
-}
-
-impl IntoVerdict for () {
-    fn into_verdict(self) -> Verdict {
-        Verdict::Done
-    }
-}
-
-impl IntoVerdict for Verdict {
-    fn into_verdict(self) -> Verdict {
-        self
-    }
-}
-
-impl<F, M, Answer, V, E> Handler<(M,)> for F
+impl<F, M, Fut, V, E> Handler<(M,)> for F
 where
-    F: Fn(M) -> Answer + Send + Sync + 'static,
+    F: Fn(M) -> Fut + Send + Sync + 'static,
     M: FromMessage,
-    Answer: Future<Output = Result<V, E>> + Send + 'static,
-    V: IntoVerdict + 'static,
+    Fut: Future<Output = Result<V, E>> + Send + 'static,
+    V: IntoAnswer + 'static,
     E: Into<BoxError> + 'static,
 {
     fn handle(&self, context: Context) -> Handling {
@@ -76,12 +58,12 @@ where
     }
 }
 
-impl<F, M, Answer, V, E> Handler<(M, Context)> for F
+impl<F, M, Fut, V, E> Handler<(M, Context)> for F
 where
-    F: Fn(M, Context) -> Answer + Send + Sync + 'static,
+    F: Fn(M, Context) -> Fut + Send + Sync + 'static,
     M: FromMessage,
-    Answer: Future<Output = Result<V, E>> + Send + 'static,
-    V: IntoVerdict + 'static,
+    Fut: Future<Output = Result<V, E>> + Send + 'static,
+    V: IntoAnswer + 'static,
     E: Into<BoxError> + 'static,
 {
     fn handle(&self, context: Context) -> Handling {
@@ -92,11 +74,11 @@ where
     }
 }
 
-async fn answered<V: IntoVerdict, E: Into<BoxError>>(
+async fn answered<V: IntoAnswer, E: Into<BoxError>>(
     answer: impl Future<Output = Result<V, E>>,
-) -> Result<Verdict, Failure> {
+) -> Result<Answer, Failure> {
     match answer.await {
-        Ok(verdict) => Ok(verdict.into_verdict()),
+        Ok(answer) => Ok(answer.into_answer()),
         Err(error) => Err(Failure::Handler { error: with_sources(error.into().as_ref()) }),
     }
 }

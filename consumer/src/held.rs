@@ -70,10 +70,10 @@ pub(crate) struct Copying {
 /// How a message that is not copied ends.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// Its handler succeeded.
-    Handled,
+    /// Its handler succeeded, and this is the answer to who asked.
+    Handled { reply: Option<Envelope> },
     /// Its handler asked to forget it.
-    Dropped { reason: String },
+    Dropped { reason: String, reply: Option<Envelope> },
 }
 
 /// A copy that is to be on its queue before the original is acknowledged.
@@ -83,17 +83,29 @@ pub(crate) enum Copy {
     Retry { envelope: Envelope, due: Instant, delay: Duration, attempt: NonZeroU32 },
     /// For the parking queue.
     DeadLetter { envelope: Envelope, reason: DeadReason, error: String },
+    /// For who asked: the work is done, or given up.
+    Reply { envelope: Envelope },
 }
 
 impl Copy {
     pub(crate) fn envelope(&self) -> &Envelope {
         match self {
-            Self::Retry { envelope, .. } | Self::DeadLetter { envelope, .. } => envelope,
+            Self::Retry { envelope, .. } | Self::DeadLetter { envelope, .. } | Self::Reply { envelope } => envelope,
         }
     }
 }
 
 impl Held {
+    /// Whether all that is left to do is to publish its answer.
+    pub(crate) fn is_answering(&self) -> bool {
+        matches!(&self.stage, Stage::Copying(copying) if matches!(copying.copy, Copy::Reply { .. }))
+    }
+
+    /// When who asked stops waiting, in microseconds since 1970.
+    pub(crate) fn deadline_us(&self) -> Option<u64> {
+        self.received.as_ref().and_then(|received| received.decoded.message.deadline_us)
+    }
+
     pub(crate) fn sequence(&self) -> Option<&Sequence> {
         self.received.as_ref().and_then(|received| received.decoded.message.sequence.as_ref())
     }

@@ -40,6 +40,7 @@ mod pipeline;
 mod processing;
 #[cfg(feature = "cli")]
 pub mod program;
+mod reply;
 mod startup;
 mod subscription;
 mod telemetry;
@@ -48,7 +49,9 @@ mod work;
 pub use bytes::Bytes;
 pub use correio_broker_config::{Address, ConnectError, DeclareError, Role, Topology, WorkQueue};
 pub use correio_guarantees::{Admission, Failure, GapPolicy, HandledId, InvalidSchedule, RetrySchedule, Verdict};
-pub use correio_message::{Json, Key, Message, MessageId, Original, Sequence, ShortText};
+pub use correio_message::{
+    Headers, InvalidAddress, Json, Key, Message, MessageId, Original, ReplyError, Sequence, ShortText,
+};
 pub use tokio_util::sync::CancellationToken;
 
 pub use builder::{BuildError, ConsumerBuilder};
@@ -58,6 +61,7 @@ pub use counts::{Counts, Ended, Summary, Tally};
 pub use error::ConsumeError;
 pub use extract::FromMessage;
 pub use handled_log::{HandledLog, LogError, LogFuture, MemoryLog};
-pub use handler::{BoxError, Handler, Handling, IntoVerdict};
+pub use handler::{BoxError, Handler, Handling};
 pub use processing::{Acknowledgement, Deduplication, Processing};
+pub use reply::{Answer, IntoAnswer, Reply};
 pub use startup::Startup;

@@ -50,6 +50,8 @@ pub(crate) struct Subscribed {
 pub(crate) enum SubscribeError {
     #[error(transparent)]
     Connect(#[from] correio_broker_config::ConnectError),
+    #[error(transparent)]
+    Declare(#[from] correio_broker_config::DeclareError),
     #[error("{step}: {cause}")]
     Refused { step: &'static str, cause: ReplyCause },
     #[error("{step} took longer than {STEP_DEADLINE:?}")]

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use correio_broker_config::{Connections, LeasedChannel, ReplyCause, parking_queue_name, retry_queue_name, wire};
+use correio_broker_config::{
+    Connections, LeasedChannel, OwnQueue, Presence, ReplyCause, ensure, parking_queue_name, retry_queue_name, wire,
+};
 use correio_guarantees::RetrySchedule;
 use correio_message::{ShortText, TooLong};
 use lapin::{options::QueueDeclareOptions, types::FieldTable};
@@ -29,19 +31,28 @@ pub struct Startup {
     /// Order was asked for, and nothing seen here tells whether the queue has a single active consumer: it has no parking
     /// queue, so it is none of ours, or the login may not look for its delay queues.
     pub single_active_consumer_unseen: bool,
+    /// The mailbox's, group's or listener's queue was not there and is made now: nobody was here before, or they were away
+    /// for longer than it stays, and what was sent meanwhile is gone.
+    pub begins_empty: bool,
 }
 
 impl Startup {
     /// Whether everything that the settings ask for was found.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        *self == Self::default()
+        Self { begins_empty: false, ..self.clone() } == Self::default()
     }
 
     /// What is missing, one sentence each, with the way out.
     #[must_use]
     pub fn warnings(&self, queue: &str) -> Vec<String> {
         let mut warnings = Vec::new();
+        if self.begins_empty {
+            warnings.push(format!(
+                "the queue {queue} was not there and begins empty: this is the first time, or nobody was here for longer than it \
+                 stays, and what was sent meanwhile is gone"
+            ));
+        }
         if let Some(parking) = &self.no_parking_queue {
             warnings.push(format!(
                 "there is no parking queue {parking}: a message that fails for good is given back and the consumer ends; \
@@ -83,6 +94,9 @@ impl Company {
 /// Looks which queues are there.
 pub(crate) async fn look(connections: &Connections, settings: &Settings) -> Result<(Startup, Company), ConsumeError> {
     give_back(connections.channel_within(settings.connect_deadline).await?).await;
+    if let Some(own) = &settings.own {
+        return own_queue(connections, settings, own).await;
+    }
     let queue = &settings.queue;
     match is_there(connections, queue).await? {
         Seen::There => {}
@@ -139,6 +153,26 @@ pub(crate) async fn look(connections: &Connections, settings: &Settings) -> Resu
         }
     }
     Ok((startup, Company { parking, can_park, delays }))
+}
+
+/// Makes the consumer's own queue, with all that it needs.
+async fn own_queue(
+    connections: &Connections,
+    settings: &Settings,
+    own: &OwnQueue,
+) -> Result<(Startup, Company), ConsumeError> {
+    let begins_empty = ensure(connections, own).await? == Presence::MadeNow;
+    let name = |name: Result<ShortText, TooLong>| {
+        name.unwrap_or_else(|_| unreachable!("an own queue's name leaves room for those around it"))
+    };
+    let parking = name(parking_queue_name(own.name()));
+    let delays = match &settings.processing {
+        Processing::Independent { retry, .. } => retry.delays(),
+        Processing::OrderedByKey { .. } => Vec::new(),
+    };
+    let delays = delays.into_iter().map(|delay| (delay, name(retry_queue_name(own.name(), delay)))).collect();
+    let startup = Startup { begins_empty: begins_empty && !settings.while_here, ..Startup::default() };
+    Ok((startup, Company { parking, can_park: true, delays }))
 }
 
 /// Whether failed messages can be retried in place, for want of this delay queue, before the broker takes them away.
@@ -205,6 +239,8 @@ mod tests {
         Settings {
             address: Address::new("localhost", 5672, "consumer", "consumer"),
             queue: ShortText::new("orders").unwrap(),
+            own: None,
+            while_here: false,
             subscription: ShortText::new("orders").unwrap(),
             processing: Processing::independent(),
             acknowledgement,

@@ -255,8 +255,8 @@ impl Subscription {
             return;
         }
         self.abort_handlers().await;
-        self.pipeline.on_drain_over();
         let now = Moment::now();
+        self.pipeline.on_drain_over(now.at);
         let _ = self.carry_out(&link, now);
         self.acknowledge(&link, now, true);
         let last = Instant::now() + GRACE;
@@ -278,7 +278,7 @@ impl Subscription {
         // Past the deadline, what is not finished is stopped.
         let _ = timeout_at(until_then, self.without_channel_until(Pipeline::is_drained)).await;
         self.abort_handlers().await;
-        self.pipeline.on_drain_over();
+        self.pipeline.on_drain_over(Moment::now().at);
         self.leave_the_log().await;
     }
 

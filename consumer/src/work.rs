@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use correio_guarantees::{Failure, HandledId, Verdict};
+use correio_guarantees::{Failure, HandledId};
 use correio_message::Envelope;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{
@@ -19,6 +19,7 @@ use crate::{
     handler::AnyHandler,
     held::Ticket,
     pipeline::{LogAnswer, LogCall},
+    reply::Answer,
     telemetry,
 };
 
@@ -27,7 +28,7 @@ pub(crate) struct Work {
     log: Option<Arc<dyn HandledLog>>,
     publisher: Arc<dyn CopyPublisher>,
     handler_deadline: Duration,
-    handlers: JoinSet<Result<Verdict, Failure>>,
+    handlers: JoinSet<Result<Answer, Failure>>,
     running: HashMap<Id, Ticket>,
     copies: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     asking: Option<Asking>,
@@ -38,7 +39,7 @@ pub(crate) struct Work {
 /// Something has ended.
 #[derive(Debug)]
 pub(crate) enum Done {
-    Handler(Ticket, Result<Verdict, Failure>),
+    Handler(Ticket, Result<Answer, Failure>),
     Aborted(Ticket),
     Copy(Ticket, Result<(), NotCopied>),
     Log(LogAnswer),
@@ -151,7 +152,7 @@ impl Work {
     }
 }
 
-fn ended_handler(running: &mut HashMap<Id, Ticket>, ended: Result<(Id, Result<Verdict, Failure>), JoinError>) -> Done {
+fn ended_handler(running: &mut HashMap<Id, Ticket>, ended: Result<(Id, Result<Answer, Failure>), JoinError>) -> Done {
     let (id, result) = match ended {
         Ok((id, result)) => (id, Some(result)),
         Err(error) => (error.id(), panicked(error)),
@@ -164,7 +165,7 @@ fn ended_handler(running: &mut HashMap<Id, Ticket>, ended: Result<(Id, Result<Ve
 }
 
 /// The failure that a panic is; `None` if the task was aborted.
-fn panicked(error: JoinError) -> Option<Result<Verdict, Failure>> {
+fn panicked(error: JoinError) -> Option<Result<Answer, Failure>> {
     let panic = error.try_into_panic().ok()?;
     let message = match panic.downcast::<String>() {
         Ok(text) => *text,

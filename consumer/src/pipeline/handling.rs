@@ -8,8 +8,9 @@ use correio_message::DeadReason;
 use super::{Effect, Moment, Pipeline};
 use crate::{
     context::Context,
-    held::{End, Stage, Ticket},
+    held::{End, Held, Stage, Ticket},
     processing::Acknowledgement,
+    reply::{Answer, Reply},
 };
 
 impl Pipeline {
@@ -59,6 +60,12 @@ impl Pipeline {
 
     fn begin(&mut self, ticket: Ticket, now: Moment) {
         let Some(held) = self.held.get_mut(&ticket) else { return };
+        if held.deadline_us().is_some_and(|deadline| deadline <= now.unix_us) {
+            self.counts.late_requests(1);
+            tracing::info!(message = held.name(), "a request came too late: who asked has stopped waiting");
+            self.settle(ticket, now.at);
+            return;
+        }
         self.busy += 1;
         if !held.started {
             held.started = true;
@@ -128,9 +135,14 @@ impl Pipeline {
     }
 
     /// A handler has ended.
-    pub(crate) fn on_result(&mut self, ticket: Ticket, result: Result<Verdict, Failure>, now: Moment) {
+    pub(crate) fn on_result(&mut self, ticket: Ticket, result: Result<Answer, Failure>, now: Moment) {
         let Some(held) = self.held.get_mut(&ticket) else { return };
         self.busy -= 1;
+        let (result, reply) = match result {
+            Ok(Answer { verdict, reply }) => (Ok(verdict), reply),
+            Err(failure) => (Err(failure), None),
+        };
+        let error = result.as_ref().err().map(ToString::to_string);
         if let Err(failure) = &result {
             tracing::warn!(message = held.name(), attempt = held.attempt, %failure, "a message was not handled");
         }
@@ -144,20 +156,24 @@ impl Pipeline {
                 return;
             }
             let settlement = decide(result, attempt, &self.schedule(), self.retrying());
-            self.on_settlement(ticket, settlement, now);
+            self.on_settlement(ticket, self.within_deadline(ticket, settlement, error, now), now);
         } else {
             let end = match result {
-                Ok(Verdict::Drop { reason }) => End::Dropped { reason },
-                _ => End::Handled,
+                Ok(Verdict::Drop { reason }) => {
+                    let reply = self.reply(ticket, Reply::error("dropped", reason.as_str()), now);
+                    End::Dropped { reason, reply }
+                }
+                // Who asked is told that it is done, if there is nothing else to say.
+                _ => End::Handled { reply: self.reply(ticket, reply.unwrap_or_else(|| Reply::new("")), now) },
             };
-            self.remember(ticket, end, now.at);
+            self.remember(ticket, end, now);
         }
     }
 
     fn on_settlement(&mut self, ticket: Ticket, settlement: Settlement, now: Moment) {
         match settlement {
-            Settlement::Acknowledge => self.remember(ticket, End::Handled, now.at),
-            Settlement::Drop { reason } => self.remember(ticket, End::Dropped { reason }, now.at),
+            Settlement::Acknowledge => self.remember(ticket, End::Handled { reply: None }, now),
+            Settlement::Drop { reason } => self.remember(ticket, End::Dropped { reason, reply: None }, now),
             Settlement::RetryLater { delay, attempt } => {
                 self.counts.retried(1);
                 self.send_round(ticket, delay, attempt, now);
@@ -167,6 +183,30 @@ impl Pipeline {
                 self.wait_in_place(ticket, delay, attempt, now);
             }
             Settlement::DeadLetter { reason, error } => self.park(ticket, reason, error, now),
+        }
+    }
+
+    /// A request that would be tried again when nobody waits for it any more has failed now.
+    fn within_deadline(
+        &self,
+        ticket: Ticket,
+        settlement: Settlement,
+        error: Option<String>,
+        now: Moment,
+    ) -> Settlement {
+        let (Settlement::RetryLater { delay, .. } | Settlement::RetryInPlace { delay, .. }) = &settlement else {
+            return settlement;
+        };
+        let again_at_us = now.unix_us.saturating_add(delay.as_micros().try_into().unwrap_or(u64::MAX));
+        match self.held.get(&ticket).and_then(Held::deadline_us) {
+            Some(deadline) if deadline <= again_at_us => {
+                let error = error.unwrap_or_else(|| "its handler asked for another try".to_owned());
+                Settlement::DeadLetter {
+                    reason: DeadReason::Failed,
+                    error: format!("{error} (the next try would be past the request's deadline)"),
+                }
+            }
+            _ => settlement,
         }
     }
 

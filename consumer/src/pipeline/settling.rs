@@ -6,7 +6,7 @@ use std::{
 };
 
 use correio_guarantees::{Place, jittered};
-use correio_message::{Attempt, DeadLetter, DeadReason, Envelope, dead_letter, retry};
+use correio_message::{Attempt, DeadLetter, DeadReason, Durability, Envelope, dead_letter, retry};
 
 use super::{Effect, Moment, Pipeline};
 use crate::{
@@ -14,18 +14,19 @@ use crate::{
     error::ConsumeError,
     held::{Copy, Copying, End, Stage, Ticket},
     processing::Acknowledgement,
+    reply::Reply,
 };
 
 impl Pipeline {
     /// The work is done: the log is told before the broker.
-    pub(super) fn remember(&mut self, ticket: Ticket, end: End, now: Instant) {
+    pub(super) fn remember(&mut self, ticket: Ticket, end: End, now: Moment) {
         let Some(held) = self.held.get_mut(&ticket) else { return };
         match held.id.clone() {
             Some(id) => {
                 held.stage = Stage::Remembering(end);
                 self.log.to_remember.push((ticket, id));
             }
-            None => self.finish(ticket, end, now),
+            None => self.finish(ticket, end, now.at),
         }
     }
 
@@ -33,23 +34,40 @@ impl Pipeline {
     pub(super) fn finish(&mut self, ticket: Ticket, end: End, now: Instant) {
         let lost = self.is_lost(ticket);
         let Some(held) = self.held.get(&ticket) else { return };
-        match end {
-            End::Handled => {
+        let reply = match end {
+            End::Handled { reply } => {
                 self.counts.handled(1);
                 if held.place == Place::Late {
                     self.counts.out_of_order(1);
                 }
+                reply
             }
-            End::Dropped { reason } => {
+            End::Dropped { reason, reply } => {
                 self.counts.dropped(1);
                 tracing::info!(message = held.name(), reason, "a message was dropped, as its handler asked");
+                reply
             }
-        }
+        };
         if lost {
             self.counts.lost_acks(1);
         }
         self.done += 1;
-        self.settle(ticket, now);
+        match reply {
+            None => self.settle(ticket, now),
+            Some(envelope) if lost => {
+                // It comes again and is known then, so that this is the only answer; nothing here waits for its confirm.
+                self.effects.push(Effect::Publish { ticket, copy: envelope });
+                self.settle(ticket, now);
+            }
+            Some(envelope) => self.copy(ticket, Copy::Reply { envelope }),
+        }
+    }
+
+    /// The answer to who asked, on the wire; `None` if nobody did.
+    pub(super) fn reply(&self, ticket: Ticket, reply: Reply, now: Moment) -> Option<Envelope> {
+        let received = self.held.get(&ticket)?.received.clone()?;
+        let message = reply.to_requester(&received.decoded.message, &self.rules.queue, now.unix_us)?;
+        Some(message.encode(Durability::Persistent))
     }
 
     /// Nothing is owed for this message any more: it is acknowledged, its number filled, its lane free.
@@ -156,17 +174,29 @@ impl Pipeline {
         let Copying { copy, tries } = &mut **copying;
         match outcome {
             Ok(()) => {
+                let mut reply = None;
                 match copy {
                     Copy::Retry { due, .. } => {
                         let due = (*due).max(now.at);
                         self.retry_due = Some(self.retry_due.map_or(due, |other| other.max(due)));
                     }
+                    Copy::Reply { .. } => self.counts.replied(1),
                     Copy::DeadLetter { reason, error, .. } => {
                         tracing::warn!(message = name, %reason, error, "a message was parked as a dead letter");
                         self.counts.dead(1);
                         self.done += 1;
+                        reply = Some(Reply::error(reason.as_str(), std::mem::take(error)));
                     }
                 }
+                match reply.and_then(|reply| self.reply(ticket, reply, now)) {
+                    Some(envelope) => self.copy(ticket, Copy::Reply { envelope }),
+                    None => self.settle(ticket, now.at),
+                }
+            }
+            Err(cause) if matches!(copy, Copy::Reply { .. }) => {
+                // Its queue is gone, or nobody knows: who asked hears of it by their own deadline.
+                self.counts.unanswered(1);
+                tracing::info!(message = name, %cause, "an answer did not reach who asked");
                 self.settle(ticket, now.at);
             }
             Err(cause) => {

@@ -1,8 +1,10 @@
 //! How a pipeline ends: asked to, or because its channel is gone.
 
+use std::time::Instant;
+
 use super::{Effect, Pipeline};
 use crate::{
-    held::{Stage, Ticket},
+    held::{Held, Stage, Ticket},
     processing::Acknowledgement,
 };
 
@@ -40,9 +42,15 @@ impl Pipeline {
     }
 
     /// The time for draining is over, and no handler is at work any more: the rest goes back.
-    pub(crate) fn on_drain_over(&mut self) {
+    pub(crate) fn on_drain_over(&mut self, now: Instant) {
         for ticket in self.tickets(|_, _| true) {
             let Some(held) = self.held.get(&ticket) else { continue };
+            if held.is_answering() {
+                // The work is done; given back, it would be done again.
+                self.counts.unanswered(1);
+                self.settle(ticket, now);
+                continue;
+            }
             if matches!(held.stage, Stage::Handling) {
                 self.busy -= 1;
                 self.abandon(ticket);
@@ -82,7 +90,13 @@ impl Pipeline {
     pub(crate) fn on_channel_lost(&mut self) {
         self.counts.lost_acks(std::mem::take(&mut self.settled));
         self.acks.on_channel_opened();
-        self.effects.retain(|effect| matches!(effect, Effect::Handle { .. } | Effect::End(_)));
+        let held = &self.held;
+        self.effects.retain(|effect| match effect {
+            Effect::Handle { .. } | Effect::End(_) => true,
+            // An answer is owed whatever becomes of the message; a message that is not held any more waits for nothing.
+            Effect::Publish { ticket, .. } => held.get(ticket).is_none_or(Held::is_answering),
+            Effect::GiveBack { .. } | Effect::CloseChannel => false,
+        });
         if self.rules.acknowledgement == Acknowledgement::OnDelivery {
             return;
         }

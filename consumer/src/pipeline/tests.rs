@@ -11,9 +11,14 @@ use correio_message::{Destination, Durability, Key, Line, Message, MessageId, Se
 use uuid::Uuid;
 
 use super::*;
-use crate::{copies::NotCopied, handled_log::LogError};
+use crate::{
+    copies::NotCopied,
+    handled_log::LogError,
+    reply::{Answer, IntoAnswer},
+};
 
 mod acknowledging;
+mod answering;
 mod duplicates;
 mod ending;
 mod failing;
@@ -185,6 +190,10 @@ impl History {
     }
 
     fn end(&mut self, id: &str, result: Result<Verdict, Failure>) {
+        self.end_with(id, result.map(IntoAnswer::into_answer));
+    }
+
+    fn end_with(&mut self, id: &str, result: Result<Answer, Failure>) {
         let at = self.running().iter().position(|running| running == id).unwrap_or_else(|| panic!("{id} runs"));
         let (ticket, _) = self.running.remove(at);
         self.pipeline.on_result(ticket, result, self.now);

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::Path};
 
-use correio_broker_config::{AddressError, cli::Exit};
+use correio_broker_config::{AddressError, DeclareError, cli::Exit};
 
 use crate::{BuildError, ConsumeError, dead_letters::DeadLettersError};
 
@@ -47,9 +47,12 @@ impl From<BuildError> for Failed {
 impl From<ConsumeError> for Failed {
     fn from(error: ConsumeError) -> Self {
         let exit = match error {
-            ConsumeError::Connect(_) | ConsumeError::Startup { .. } => Exit::NoBroker,
+            ConsumeError::Connect(_)
+            | ConsumeError::Startup { .. }
+            | ConsumeError::Declare(DeclareError::Connect(_)) => Exit::NoBroker,
             ConsumeError::NowhereToPark { .. } => Exit::Incomplete,
-            ConsumeError::NoSuchQueue { .. }
+            ConsumeError::Declare(_)
+            | ConsumeError::NoSuchQueue { .. }
             | ConsumeError::Forbidden { .. }
             | ConsumeError::QueueIsShared { .. }
             | ConsumeError::HeldTooLong { .. } => Exit::Usage,

@@ -96,6 +96,9 @@ pub(crate) fn in_words(counts: &Tally) -> String {
     let seldom = [
         (counts.gaps, "gaps given up"),
         (counts.dropped, "dropped"),
+        (counts.replied, "answered"),
+        (counts.unanswered, "answers that nobody waits for"),
+        (counts.late_requests, "requests too late"),
         (counts.handed_back, "handed back"),
         (counts.lost_acks, "to come again (acknowledged on a lost channel)"),
         (counts.unconfirmed_copies, "copies published again"),

@@ -75,7 +75,7 @@ fn stopping_an_ordered_consumer_gives_nothing_back_one_by_one() {
     h.go_on();
     h.done("a1");
     assert!(h.pipeline.is_drained() && h.running().is_empty());
-    h.pipeline.on_drain_over();
+    h.pipeline.on_drain_over(h.now.at);
     h.go_on();
     assert!(h.given_back.is_empty());
     assert_eq!((h.acknowledged.len(), h.tally().not_started), (1, 2));
