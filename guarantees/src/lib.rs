@@ -12,12 +12,14 @@
 //! | [`Resequencer`] | messages of one line are released in the order sent, and nothing waits without bound |
 //! | [`KeyLanes`] | one message of a key at a time, keys take turns |
 //! | [`AckPlanner`] | few acknowledgements, none for what is not settled |
+//! | [`PendingReplies`] | each request ends once, and no reply goes to another request |
 //! | [`decide`] → [`Settlement`] | what happens to a handled message |
 
 mod ack_planner;
 mod confirm_window;
 mod duplicate_detector;
 mod key_lanes;
+mod pending_replies;
 mod resequencer;
 mod retry_schedule;
 mod settlement;
@@ -28,6 +30,7 @@ pub use confirm_window::{
 };
 pub use duplicate_detector::{Admission, DuplicateDetector, HandledId};
 pub use key_lanes::KeyLanes;
+pub use pending_replies::{Matched, PendingReplies, Requested};
 pub use resequencer::{Gap, GapCause, GapPolicy, Place, Resequencer, ResequencerLimits, Step};
 pub use retry_schedule::{InvalidSchedule, RetrySchedule, jittered};
 pub use settlement::{Failure, Retrying, Settlement, Verdict, decide};
