@@ -127,7 +127,8 @@ impl Consumer {
         let publisher: Arc<dyn CopyPublisher> = producer.clone();
         let mut subscription = self.subscription(company, publisher, stop);
         let ended = tokio::select! {
-            ended = self.keep_subscribed(&connections, &mut subscription) => ended,
+            // On the heap: a caller's future need not be as large as all of this.
+            ended = Box::pin(self.keep_subscribed(&connections, &mut subscription)) => ended,
             never = self.keep_from_expiring() => match never {},
         };
         producer.close(CLOSE_DEADLINE).await;

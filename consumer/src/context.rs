@@ -64,6 +64,18 @@ impl Context {
         self.message().sent_at_us.map(|us| SystemTime::UNIX_EPOCH + Duration::from_micros(us))
     }
 
+    /// Whether its sender waits for an answer: what the handler returns as a [`Reply`](crate::Reply), or just that it is done.
+    #[must_use]
+    pub fn wants_reply(&self) -> bool {
+        self.message().reply_to.as_ref().is_some_and(|reply_to| !reply_to.is_empty())
+    }
+
+    /// When its sender stops waiting for the answer, by the sender's clock.
+    #[must_use]
+    pub fn deadline(&self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(self.message().deadline_us?))
+    }
+
     /// Which attempt at handling it this is, from 1; counted across restarts where it went through delay queues.
     #[must_use]
     pub fn attempt(&self) -> NonZeroU32 {

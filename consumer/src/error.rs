@@ -15,7 +15,7 @@ pub enum ConsumeError {
     Connect(#[from] ConnectError),
     /// The consumer's own queue cannot be made.
     #[error(transparent)]
-    Declare(#[from] DeclareError),
+    Declare(Box<DeclareError>),
     /// The broker was reached, and a step at the start failed.
     #[error("{step}: {cause}")]
     Startup {
@@ -79,4 +79,13 @@ pub enum ConsumeError {
         /// The queue that is missing.
         parking_queue: String,
     },
+}
+
+impl From<DeclareError> for ConsumeError {
+    fn from(error: DeclareError) -> Self {
+        match error {
+            DeclareError::Connect(error) => Self::Connect(error),
+            error => Self::Declare(Box::new(error)),
+        }
+    }
 }

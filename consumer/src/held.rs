@@ -71,9 +71,9 @@ pub(crate) struct Copying {
 #[derive(Debug)]
 pub(crate) enum End {
     /// Its handler succeeded, and this is the answer to who asked.
-    Handled { reply: Option<Envelope> },
+    Handled { reply: Option<Box<Envelope>> },
     /// Its handler asked to forget it.
-    Dropped { reason: String, reply: Option<Envelope> },
+    Dropped { reason: String, reply: Option<Box<Envelope>> },
 }
 
 /// A copy that is to be on its queue before the original is acknowledged.

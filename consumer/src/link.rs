@@ -51,11 +51,17 @@ pub(crate) enum SubscribeError {
     #[error(transparent)]
     Connect(#[from] correio_broker_config::ConnectError),
     #[error(transparent)]
-    Declare(#[from] correio_broker_config::DeclareError),
+    Declare(Box<correio_broker_config::DeclareError>),
     #[error("{step}: {cause}")]
     Refused { step: &'static str, cause: ReplyCause },
     #[error("{step} took longer than {STEP_DEADLINE:?}")]
     TimedOut { step: &'static str },
+}
+
+impl From<correio_broker_config::DeclareError> for SubscribeError {
+    fn from(error: correio_broker_config::DeclareError) -> Self {
+        Self::Declare(Box::new(error))
+    }
 }
 
 impl Subscribed {

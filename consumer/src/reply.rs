@@ -69,7 +69,7 @@ impl Reply {
     }
 
     /// The message to who asked; `None` if nobody did.
-    pub(crate) fn to_requester(self, request: &Message, service: &ShortText, now_us: u64) -> Option<Message> {
+    pub(crate) fn addressed_for(self, request: &Message, service: &ShortText, now_us: u64) -> Option<Message> {
         let routing_key = request.reply_to.clone().filter(|reply_to| !reply_to.is_empty())?;
         let route = Route { exchange: Exchange::Reply.name(), routing_key };
         let correlation = || request.id.as_ref().map(correio_message::MessageId::to_text);
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn an_answer_goes_to_who_asked_under_the_requests_correlation_or_else_its_id() {
         let service = ShortText::new("prices").unwrap();
-        let answered = |request: &Message| Reply::new("7").to_requester(request, &service, 8_000_000);
+        let answered = |request: &Message| Reply::new("7").addressed_for(request, &service, 8_000_000);
         let answer = answered(&request()).unwrap();
         assert_eq!(answer.destination.route().to_string(), "correio.reply/correio.reply.x");
         assert_eq!((answer.correlation_id, answer.deadline_us), (ShortText::new("r1").ok(), Some(9_000_000)));

@@ -49,8 +49,8 @@ impl Startup {
         let mut warnings = Vec::new();
         if self.begins_empty {
             warnings.push(format!(
-                "the queue {queue} was not there and begins empty: this is the first time, or nobody was here for longer than it \
-                 stays, and what was sent meanwhile is gone"
+                "{queue} is new and begins empty: if somebody was here before, it was away for longer than the queue stays, and \
+                 what was sent since is gone"
             ));
         }
         if let Some(parking) = &self.no_parking_queue {

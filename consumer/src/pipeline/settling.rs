@@ -56,18 +56,18 @@ impl Pipeline {
             None => self.settle(ticket, now),
             Some(envelope) if lost => {
                 // It comes again and is known then, so that this is the only answer; nothing here waits for its confirm.
-                self.effects.push(Effect::Publish { ticket, copy: envelope });
+                self.effects.push(Effect::Publish { ticket, copy: *envelope });
                 self.settle(ticket, now);
             }
-            Some(envelope) => self.copy(ticket, Copy::Reply { envelope }),
+            Some(envelope) => self.copy(ticket, Copy::Reply { envelope: *envelope }),
         }
     }
 
     /// The answer to who asked, on the wire; `None` if nobody did.
-    pub(super) fn reply(&self, ticket: Ticket, reply: Reply, now: Moment) -> Option<Envelope> {
+    pub(super) fn reply(&self, ticket: Ticket, reply: Reply, now: Moment) -> Option<Box<Envelope>> {
         let received = self.held.get(&ticket)?.received.clone()?;
-        let message = reply.to_requester(&received.decoded.message, &self.rules.queue, now.unix_us)?;
-        Some(message.encode(Durability::Persistent))
+        let message = reply.addressed_for(&received.decoded.message, &self.rules.queue, now.unix_us)?;
+        Some(Box::new(message.encode(Durability::Persistent)))
     }
 
     /// Nothing is owed for this message any more: it is acknowledged, its number filled, its lane free.
@@ -189,7 +189,7 @@ impl Pipeline {
                     }
                 }
                 match reply.and_then(|reply| self.reply(ticket, reply, now)) {
-                    Some(envelope) => self.copy(ticket, Copy::Reply { envelope }),
+                    Some(envelope) => self.copy(ticket, Copy::Reply { envelope: *envelope }),
                     None => self.settle(ticket, now.at),
                 }
             }

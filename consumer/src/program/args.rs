@@ -1,16 +1,17 @@
 //! The arguments of the program, and what its help teaches.
 
 use std::{
+    fmt,
     num::{NonZeroU16, NonZeroU32, NonZeroU64},
     path::PathBuf,
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use correio_broker_config::cli::BrokerArgs;
-use correio_message::{DeadReason, MessageId, ShortText};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use correio_broker_config::{OwnQueue, OwnQueueError, cli::BrokerArgs};
+use correio_message::{DeadReason, MailboxName, MessageId, ShortText, TopicPattern};
 
-use crate::{Processing, dead_letters::DeadLetters};
+use crate::{ConsumerBuilder, Processing, dead_letters::DeadLetters};
 
 /// Takes messages from a RabbitMQ queue and acknowledges each only when its work is done.
 #[derive(Debug, Parser)]
@@ -38,9 +39,14 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct Run {
-    /// The work queue to take messages from
-    #[arg(long, value_name = "QUEUE")]
-    pub(crate) from: ShortText,
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// How long a mailbox, group or listener may be away before its queue is deleted with all that is in it (a week)
+    ///
+    /// The broker refuses another time than the one that the queue was made with.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "from")]
+    pub(crate) expires: Option<Duration>,
 
     /// Append each payload and a newline to FILE (- is standard output), written before it is acknowledged
     #[arg(long, value_name = "FILE", default_value = "-", conflicts_with = "exec")]
@@ -48,6 +54,7 @@ pub(crate) struct Run {
 
     /// Run a shell command for each message: payload on its stdin; exit status 0 acknowledges, others retry
     ///
+    /// To a request it answers with what the command prints; else that goes to standard output.
     /// It sees CORREIO_ID, CORREIO_TYPE, CORREIO_KEY, CORREIO_ORIGIN and CORREIO_ATTEMPT in its environment; what it
     /// says last on stderr becomes the error of a failed message.
     #[arg(long, value_name = "COMMAND")]
@@ -101,6 +108,102 @@ pub(crate) struct Run {
     pub(crate) drain_deadline: Duration,
 }
 
+/// Whose messages.
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("source").required(true).args(["from", "mailbox", "topic", "broadcast"]))]
+pub(crate) struct Source {
+    /// A work queue: its consumers share its messages
+    #[arg(long, value_name = "QUEUE")]
+    pub(crate) from: Option<ShortText>,
+
+    /// The mailbox of one particular receiver, made where it is not there
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mailbox: Option<String>,
+
+    /// Events whose key matches PATTERN (* is one word, # any number of them), for a group
+    #[arg(long, value_name = "PATTERN", requires = "group")]
+    pub(crate) topic: Option<String>,
+
+    /// The group that gets each such event once; its members share them
+    #[arg(long, value_name = "NAME", requires = "topic")]
+    pub(crate) group: Option<String>,
+
+    /// Every broadcast
+    #[arg(long)]
+    pub(crate) broadcast: bool,
+
+    /// Listen under this name, whose queue keeps what comes while nobody is here
+    #[arg(long, value_name = "NAME", requires = "broadcast")]
+    pub(crate) name: Option<String>,
+}
+
+impl Source {
+    /// Tells the builder where to take messages from.
+    pub(crate) fn of(&self, builder: ConsumerBuilder) -> ConsumerBuilder {
+        match self {
+            Self { from: Some(queue), .. } => builder.queue(queue.as_str()),
+            Self { mailbox: Some(name), .. } => builder.mailbox(name),
+            Self { topic: Some(pattern), group, .. } => builder.topic(pattern, group.as_deref().unwrap_or_default()),
+            Self { name: Some(name), .. } => builder.broadcast(name),
+            _ => builder.broadcast_while_here(),
+        }
+    }
+
+    /// As a person would say it.
+    pub(crate) fn in_words(&self) -> String {
+        match self {
+            Self { from: Some(queue), .. } => queue.to_string(),
+            Self { mailbox: Some(name), .. } => format!("the mailbox {name}"),
+            Self { topic: Some(pattern), group, .. } => {
+                format!("{pattern} for the group {}", group.as_deref().unwrap_or_default())
+            }
+            Self { name: Some(name), .. } => format!("every broadcast as {name}"),
+            _ => "every broadcast while this runs".to_owned(),
+        }
+    }
+
+    /// The queue that this is, with or without order by key; of a listener without a name there is none to find again.
+    pub(crate) fn queue(&self, ordered: bool) -> Result<ShortText, SourceError> {
+        let own = match self {
+            Self { from: Some(queue), .. } => return Ok(queue.clone()),
+            Self { mailbox: Some(name), .. } => {
+                OwnQueue::mailbox(&MailboxName::new(name).map_err(OwnQueueError::from)?)
+            }
+            Self { topic: Some(pattern), group, .. } => {
+                let pattern = TopicPattern::new(pattern).map_err(OwnQueueError::from)?;
+                OwnQueue::group(group.as_deref().unwrap_or_default(), &pattern)?
+            }
+            Self { name: Some(name), .. } => OwnQueue::listener(name)?,
+            _ => return Err(SourceError::NoName),
+        };
+        Ok(if ordered { own.ordered() } else { own }.name().clone())
+    }
+}
+
+/// Why this names no queue.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourceError {
+    #[error(transparent)]
+    Own(#[from] OwnQueueError),
+    #[error("a listener without a name leaves nothing behind that could be found again: give --name")]
+    NoName,
+}
+
+/// As it is spelled on the command line.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { from: Some(queue), .. } => write!(f, "--from {queue}"),
+            Self { mailbox: Some(name), .. } => write!(f, "--mailbox {name}"),
+            Self { topic: Some(pattern), group, .. } => {
+                write!(f, "--topic '{pattern}' --group {}", group.as_deref().unwrap_or_default())
+            }
+            Self { name: Some(name), .. } => write!(f, "--broadcast --name {name}"),
+            _ => f.write_str("--broadcast"),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Ack {
     /// After it was handled: a crash repeats messages, and loses none
@@ -127,9 +230,13 @@ pub(crate) enum DeadLettersCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// The work queue whose dead letters to show (orders, not orders.dead)
-    #[arg(long, value_name = "QUEUE")]
-    pub(crate) from: ShortText,
+    /// Whose dead letters to show (--from orders, not orders.dead)
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// Those of an ordered group
+    #[arg(long)]
+    pub(crate) ordered: bool,
 
     /// Look at no more than N
     #[arg(long, value_name = "N", default_value_t = DeadLetters::LIST_DEFAULT)]
@@ -142,9 +249,13 @@ pub(crate) struct List {
 
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
-    /// The work queue whose dead letters to replay (orders, not orders.dead)
-    #[arg(long, value_name = "QUEUE")]
-    pub(crate) from: ShortText,
+    /// Whose dead letters to replay (--from orders, not orders.dead)
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// Those of an ordered group
+    #[arg(long)]
+    pub(crate) ordered: bool,
 
     /// Only the one with this id
     #[arg(long, value_name = "ID", value_parser = id)]
@@ -229,6 +340,14 @@ Examples:
       one JSON object a line, messages with the same key in the order sent
   consumer run --from orders --ack on-delivery
       at most once: what a crash takes with it is lost
+  consumer run --from prices --exec './price'
+      a service: `producer request --to prices` gets what ./price prints
+  consumer run --mailbox ana
+      what is sent to ana and nobody else; kept for a week while she is away
+  consumer run --topic 'flight.*.LAX' --group west
+      each such event once for the group `west`, whose members share them
+  consumer run --broadcast
+      everything that is sent to everyone while this runs; with --name, what came in between too
 
 Two consumers of one queue share its messages; with --ordered one works and the others stand by.
 The first Ctrl-C (or SIGTERM) finishes what was begun, a second one stops at once: nothing is lost,
@@ -275,6 +394,12 @@ mod tests {
             "run --from orders --concurrency 0",
             "run --from orders --ack sometimes",
             "dead-letters list",
+            "dead-letters list --from orders --mailbox ana",
+            "run --from orders --mailbox ana",
+            "run --topic x",
+            "run --group x",
+            "run --name x",
+            "run --from orders --expires 60",
             "dead-letters replay --from orders --reason boredom",
         ] {
             let args = std::iter::once("consumer").chain(wrong.split(' '));
@@ -283,6 +408,28 @@ mod tests {
         let long = "x".repeat(256);
         assert!(Cli::try_parse_from(["consumer", "run", "--from", &long]).is_err());
         assert!(Cli::try_parse_from(["consumer", "dead-letters", "replay", "--from", "q", "--id", &long]).is_err());
+    }
+
+    #[test]
+    fn each_source_is_spelled_as_it_was_given_and_has_its_queue() {
+        for (source, queue) in [
+            ("--from orders", "orders"),
+            ("--mailbox ana", "correio.mailbox.ana"),
+            ("--topic flight.#.LAX --group west", "correio.group.west.[flight.#.LAX]"),
+            ("--broadcast --name ana", "correio.broadcast.ana"),
+        ] {
+            let words = format!("consumer dead-letters list {source}");
+            let Command::DeadLetters { what: DeadLettersCommand::List(list) } =
+                Cli::parse_from(words.split(' ')).command
+            else {
+                panic!("not list")
+            };
+            assert_eq!(list.source.to_string().replace('\'', ""), source);
+            assert_eq!(list.source.queue(false).unwrap(), queue);
+        }
+        let nameless = Cli::parse_from(["consumer", "run", "--broadcast"]).command;
+        let Command::Run(run) = nameless else { panic!("not run") };
+        assert!(run.source.queue(false).unwrap_err().to_string().contains("--name"));
     }
 
     #[test]

@@ -8,11 +8,11 @@ use nix::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    process::{ChildStderr, ChildStdin, Command},
+    process::{ChildStderr, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
-use crate::{Context, program::status::Status};
+use crate::{Context, Reply, program::status::Status};
 
 /// A command did not do the work.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,9 @@ pub(crate) enum ExecFailed {
     /// It ended with another status than 0; the last it said on stderr tells why.
     #[error("the command ended with {status}{}", said(.stderr))]
     Status { status: std::process::ExitStatus, stderr: String },
+    /// Its standard output is no answer.
+    #[error("the command printed more than {MOST_PRINTED} bytes, and RabbitMQ takes no larger message")]
+    PrintedTooMuch,
     /// It could not be run at all.
     #[error("the command cannot be run: {0}")]
     Start(#[source] io::Error),
@@ -27,7 +30,7 @@ pub(crate) enum ExecFailed {
 
 /// Runs `sh -c COMMAND` with the payload on its standard input; exit status 0 is success.
 ///
-/// Its standard output is ours, its messages go to our stderr too.
+/// To a request it answers with its standard output, without the newline at its end; else that is ours. Its messages go to our stderr too.
 ///
 /// # Errors
 ///
@@ -36,10 +39,13 @@ pub(crate) enum ExecFailed {
 /// # Cancel safety
 ///
 /// Dropped, it kills the command and whatever that has started in its process group.
-pub(crate) async fn exec(command: &str, context: &Context, status: &Status) -> Result<(), ExecFailed> {
+pub(crate) async fn exec(command: &str, context: &Context, status: &Status) -> Result<Reply, ExecFailed> {
     let message = context.message();
     let mut sh = Command::new("sh");
     sh.arg("-c").arg(command).stdin(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    if context.wants_reply() {
+        sh.stdout(Stdio::piped());
+    }
     // A group of its own: Ctrl-C in a terminal is for us, who then let the command finish.
     sh.process_group(0);
     let told = [
@@ -58,10 +64,16 @@ pub(crate) async fn exec(command: &str, context: &Context, status: &Status) -> R
     }
     let mut child = sh.spawn().map_err(ExecFailed::Start)?;
     let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
-    let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
-    let mut tail = Tail::default();
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (mut tail, mut printed) = (Tail::default(), Vec::new());
     let exited = {
-        let talk = async { tokio::join!(feed(stdin, &message.payload), listen(stderr, &mut tail, status)) };
+        let talk = async {
+            tokio::join!(
+                feed(stdin, &message.payload),
+                collect(stdout, &mut printed),
+                listen(stderr, &mut tail, status)
+            )
+        };
         tokio::pin!(talk);
         tokio::select! {
             exited = child.wait() => {
@@ -77,13 +89,33 @@ pub(crate) async fn exec(command: &str, context: &Context, status: &Status) -> R
     };
     group.0 = None;
     let exited = exited.map_err(ExecFailed::Start)?;
-    if exited.success() { Ok(()) } else { Err(ExecFailed::Status { status: exited, stderr: tail.text() }) }
+    if !exited.success() {
+        return Err(ExecFailed::Status { status: exited, stderr: tail.text() });
+    }
+    if printed.len() > MOST_PRINTED {
+        return Err(ExecFailed::PrintedTooMuch);
+    }
+    // As a shell's `$(…)` does: the end of the line is the terminal's, not the answer's.
+    if printed.last() == Some(&b'\n') {
+        printed.pop();
+    }
+    Ok(Reply::new(printed))
 }
 
 async fn feed(stdin: Option<ChildStdin>, payload: &[u8]) {
     let Some(mut stdin) = stdin else { return };
     // A command that does not read its input has its reasons; its exit status tells.
     let _ = stdin.write_all(payload).await;
+}
+
+/// Reads to the end, so that the command can go on, and keeps no more than an answer may have and one byte.
+async fn collect(stdout: Option<ChildStdout>, printed: &mut Vec<u8>) {
+    let Some(mut stdout) = stdout else { return };
+    let mut piece = [0; 4096];
+    while let Ok(n @ 1..) = stdout.read(&mut piece).await {
+        let room = (MOST_PRINTED + 1).saturating_sub(printed.len());
+        printed.extend_from_slice(&piece[..n.min(room)]);
+    }
 }
 
 async fn listen(stderr: Option<ChildStderr>, tail: &mut Tail, status: &Status) {
@@ -130,6 +162,8 @@ impl Drop for Group {
 
 /// Bytes of a command's messages that become its error.
 const TAIL: usize = 2 * 1024;
+/// The largest answer: RabbitMQ's own limit of a message from 4.0 on.
+const MOST_PRINTED: usize = 16 * 1024 * 1024;
 /// How long the pipes may stay open after the command has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 

@@ -2,9 +2,9 @@
 
 use std::{fmt, io, path::Path};
 
-use correio_broker_config::{AddressError, DeclareError, cli::Exit};
+use correio_broker_config::{AddressError, cli::Exit};
 
-use crate::{BuildError, ConsumeError, dead_letters::DeadLettersError};
+use crate::{BuildError, ConsumeError, dead_letters::DeadLettersError, program::args::SourceError};
 
 /// The message that ends the program, and its exit code.
 #[derive(Debug)]
@@ -32,6 +32,12 @@ impl fmt::Display for Failed {
     }
 }
 
+impl From<SourceError> for Failed {
+    fn from(error: SourceError) -> Self {
+        Self { exit: Exit::Usage, words: error.to_string() }
+    }
+}
+
 impl From<AddressError> for Failed {
     fn from(error: AddressError) -> Self {
         Self { exit: Exit::Usage, words: error.to_string() }
@@ -47,9 +53,7 @@ impl From<BuildError> for Failed {
 impl From<ConsumeError> for Failed {
     fn from(error: ConsumeError) -> Self {
         let exit = match error {
-            ConsumeError::Connect(_)
-            | ConsumeError::Startup { .. }
-            | ConsumeError::Declare(DeclareError::Connect(_)) => Exit::NoBroker,
+            ConsumeError::Connect(_) | ConsumeError::Startup { .. } => Exit::NoBroker,
             ConsumeError::NowhereToPark { .. } => Exit::Incomplete,
             ConsumeError::Declare(_)
             | ConsumeError::NoSuchQueue { .. }

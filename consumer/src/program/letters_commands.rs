@@ -18,8 +18,8 @@ use crate::{
 /// Prints the dead letters of a queue; how many, on stderr.
 pub(crate) async fn list(args: List, address: Address) -> Result<Exit, Failed> {
     let status = Status::plain();
-    let queue = args.from.clone();
-    let listing = DeadLetters::of(address, args.from).list(args.limit).await?;
+    let queue = args.source.queue(args.ordered)?;
+    let listing = DeadLetters::of(address, queue.clone()).list(args.limit).await?;
     let mut text = String::new();
     for letter in &listing.letters {
         if args.json {
@@ -41,7 +41,8 @@ pub(crate) async fn replay(args: Replay, address: Address) -> Result<Exit, Faile
     let status = Status::plain();
     let filter = ReplayFilter { id: args.id, reason: args.reason.map(Into::into), message_type: args.message_type };
     let stop = CancellationToken::new();
-    let letters = DeadLetters::of(address, args.from.clone());
+    let queue = args.source.queue(args.ordered)?;
+    let letters = DeadLetters::of(address, queue.clone());
     let replaying = Box::pin(letters.replay(&filter, args.limit, &stop));
     let (done, cut_short) = match signals::stopping(replaying, &stop, &status).await {
         Some(Ok(done)) => (done, None),
@@ -52,10 +53,10 @@ pub(crate) async fn replay(args: Replay, address: Address) -> Result<Exit, Faile
     if args.json {
         print(&status, &format!("{}\n", letters::replayed_as_json(&done)));
     } else {
-        print(&status, &letters::replayed_in_words(args.from.as_str(), &done));
+        print(&status, &letters::replayed_in_words(queue.as_str(), &done));
     }
     if filter.id.is_some() && done.replayed + done.kept_count == 0 && cut_short.is_none() {
-        status.say(&format!("no dead letter of {} has this id: `consumer dead-letters list` shows them", args.from));
+        status.say(&format!("no dead letter of {queue} has this id: `consumer dead-letters list` shows them"));
         return Ok(Exit::Incomplete);
     }
     match cut_short {

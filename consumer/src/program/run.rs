@@ -26,8 +26,9 @@ pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
     let stop = CancellationToken::new();
     let broken = Broken::default();
 
-    let mut builder = Consumer::builder(address.clone())
-        .queue(args.from.as_str())
+    let mut builder = args
+        .source
+        .of(Consumer::builder(address.clone()))
         .processing(processing(&args))
         .acknowledgement(match args.ack {
             Ack::AfterHandling => Acknowledgement::AfterHandling,
@@ -42,6 +43,9 @@ pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
         .connect_deadline(CONNECTING);
     if let Some(count) = args.count {
         builder = builder.stop_after_count(count);
+    }
+    if let Some(expires) = args.expires {
+        builder = builder.expires(expires);
     }
     if let Some(idle) = args.idle {
         builder = builder.stop_when_idle(idle);
@@ -129,7 +133,7 @@ fn begin(args: &Run, address: &Address, status: &Status) {
     let user = address.user();
     status.say(&format!(
         "consuming {}{order}, {to}, as user {user}; Ctrl-C finishes what was begun and stops",
-        args.from
+        args.source.in_words()
     ));
     for price in prices(args) {
         status.say(&format!("  {price}"));
@@ -138,7 +142,9 @@ fn begin(args: &Run, address: &Address, status: &Status) {
 
 fn end(args: &Run, summary: &Summary, status: &Status) {
     if args.json {
-        let told = json!({ "queue": args.from.as_str(), "ended": summary.ended, "counts": summary.counts, "missing": summary.startup });
+        let queue = args.source.queue(args.ordered).ok().map(|queue| queue.to_string());
+        let told =
+            json!({ "queue": queue, "ended": summary.ended, "counts": summary.counts, "missing": summary.startup });
         status.say(&json!({ "summary": told }).to_string());
         return;
     }
@@ -149,7 +155,8 @@ fn end(args: &Run, summary: &Summary, status: &Status) {
     };
     status.say(&format!("{why}: {}", in_words(&summary.counts)));
     if summary.counts.dead > 0 {
-        status.say(&format!("the dead letters: `consumer dead-letters list --from {}`", args.from));
+        let ordered = if args.ordered && args.source.topic.is_some() { " --ordered" } else { "" };
+        status.say(&format!("the dead letters: `consumer dead-letters list {}{ordered}`", args.source));
     }
 }
 
