@@ -25,6 +25,12 @@ pub struct Counts {
     pub fire_dropped: u64,
     /// Channels opened after the first.
     pub reconnected: u64,
+    /// Requests that waited for a reply; their messages are among the accepted.
+    pub requests: u64,
+    /// Replies that came to their request in time, errors included.
+    pub replies: u64,
+    /// Replies that nobody waited for: after the deadline, a second time, or to no request of this producer. They are dropped.
+    pub late_replies: u64,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +40,9 @@ pub(crate) struct Counters {
     pub(crate) fired: AtomicU64,
     pub(crate) fire_dropped: AtomicU64,
     pub(crate) reconnected: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    pub(crate) replies: AtomicU64,
+    pub(crate) late_replies: AtomicU64,
     confirmed: AtomicU64,
     unroutable: AtomicU64,
     refused: AtomicU64,
@@ -62,6 +71,9 @@ impl Counters {
             fired: of(&self.fired),
             fire_dropped: of(&self.fire_dropped),
             reconnected: of(&self.reconnected),
+            requests: of(&self.requests),
+            replies: of(&self.replies),
+            late_replies: of(&self.late_replies),
         }
     }
 }

@@ -46,6 +46,11 @@ pub enum SendFailure {
         /// The producer's limit.
         limit: usize,
     },
+    /// A message that can expire and a key do not go together: an expired one would leave a hole in the key's order.
+    #[error(
+        "it has a deadline and a key: it may expire, and the order by that key would wait for it; leave one of them out"
+    )]
+    KeyWithDeadline,
     /// The buffer was full all the time: the broker is away or slower than the senders.
     #[error("no room in the send buffer within {waited:?}: the broker is away or slower than what is sent")]
     NoRoom {

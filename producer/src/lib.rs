@@ -18,6 +18,36 @@
 //!
 //! [`Producer::fire`] goes on without an answer and may lose; [`Producer::send`] waits for the broker's word;
 //! [`Producer::submit`] keeps many in flight. Guarantees 1, 2 and 7 of `ARCHITECTURE.md`.
+//!
+//! # Who receives
+//!
+//! | Destination | Who gets it | Nobody there |
+//! |---|---|---|
+//! | [`Destination::queue`] | any one consumer of a work queue, the freest | [`Outcome::Unroutable`], a failure |
+//! | [`Destination::mailbox`] | one particular receiver | [`Outcome::Unroutable`], a failure |
+//! | [`Destination::topic`] | every group that subscribed to such keys | [`Outcome::Unroutable`]; for events that is normal |
+//! | [`Destination::Everyone`] | everyone who listens | the same |
+//!
+//! [`Destination::wants_somebody`] tells the last two from the others.
+//!
+//! # Request and reply
+//!
+//! ```no_run
+//! # use correio_producer::{Destination, Message, Producer, RequestError};
+//! # async fn example(producer: &Producer) -> Result<(), Box<dyn std::error::Error>> {
+//! let question = Message::new(Destination::queue("quotes")?, "EUR/USD");
+//! match producer.request(question, std::time::Duration::from_secs(5)).await {
+//!     Ok(reply) => println!("{}", String::from_utf8_lossy(&reply.payload)),
+//!     Err(RequestError::NoSuchService { reason }) => println!("nobody lives there: {reason}"),
+//!     Err(RequestError::Remote(error)) => println!("the service says {}: {}", error.kind, error.text),
+//!     Err(other) => println!("{other}"),
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! [`Producer::request`] waits for the reply and not only for the broker. Any number may be in flight, each with its own
+//! deadline, which travels with the request. A reply that nobody waits for any more is dropped, and counted in
+//! [`Counts::late_replies`].
 
 mod connecting;
 mod counts;
@@ -31,6 +61,9 @@ mod producer;
 pub mod program;
 mod publishing_channel;
 mod receipt;
+mod reply_channel;
+mod request_error;
+mod requests;
 mod settings;
 mod submission;
 
@@ -38,7 +71,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use correio_broker_config::{Address, ConnectError, DeclareError, Role, Topology, WorkQueue};
 pub use correio_message::{
-    Destination, Envelope, Headers, Json, Key, Message, MessageId, Route, ShortText, TooLong, Value,
+    DecodeError, Destination, Envelope, Headers, InvalidAddress, Json, Key, MailboxName, Message, MessageId,
+    ReplyError, Route, ShortText, TooLong, TopicKey, Value,
 };
 
 pub use counts::Counts;
@@ -46,6 +80,7 @@ pub use error::{ForwardError, SendError, SendFailure};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use receipt::Receipt;
+pub use request_error::RequestError;
 pub use settings::ProducerSettings;
 
 /// A new message id: a UUIDv7, unique and in order of time.

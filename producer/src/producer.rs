@@ -1,13 +1,15 @@
 //! The handle that an application sends with.
 
+mod requesting;
+
 use std::{sync::Arc, time::Duration};
 
-use correio_broker_config::{ConnectError, ConnectionSettings, Connections, Purpose};
+use correio_broker_config::{ConnectError, ConnectionSettings, Connections, OwnQueue, Purpose};
 use correio_message::{Envelope, Message, MessageId};
 use tokio::{
-    sync::{Mutex, OnceCell, oneshot},
+    sync::{Mutex, OnceCell, oneshot, watch},
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -19,8 +21,10 @@ use crate::{
     outcome::Outcome,
     publishing_channel::PublishingChannel,
     receipt::Receipt,
+    reply_channel::Readiness,
+    requests::Requests,
     settings::ProducerSettings,
-    submission::{Buffer, Cargo},
+    submission::{Buffer, Cargo, Patience},
 };
 
 /// Sends messages and says truthfully what became of each.
@@ -40,6 +44,10 @@ struct Shared {
     confirmed: Buffer,
     fired: OnceCell<Buffer>,
     fire_connections: Arc<Connections>,
+    requests: Arc<Requests>,
+    /// Of the task that owns the reply queue, once there is one.
+    replies: std::sync::Mutex<Option<watch::Receiver<Readiness>>>,
+    reply_queue: OwnQueue,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Callers hand in no more.
     closing: CancellationToken,
@@ -89,7 +97,12 @@ impl Producer {
             give_up.clone(),
         );
         let task = tokio::spawn(channel.run(first));
+        let reply_queue = OwnQueue::replies(&fresh_source().to_string())
+            .unwrap_or_else(|_| unreachable!("a UUID is short, and has none of what is reserved"));
         let shared = Shared {
+            requests: Arc::new(Requests::new(settings.requests_at_once, counters.clone())),
+            replies: std::sync::Mutex::default(),
+            reply_queue,
             settings,
             counters,
             confirmed,
@@ -131,12 +144,16 @@ impl Producer {
     /// # Cancel safety
     ///
     /// Cancel safe until it returns: a dropped call has handed in nothing.
-    pub async fn submit(&self, mut message: Message) -> Result<Receipt, SendError> {
+    pub async fn submit(&self, message: Message) -> Result<Receipt, SendError> {
+        self.submit_with(message, self.patience()).await
+    }
+
+    async fn submit_with(&self, mut message: Message, patience: Patience) -> Result<Receipt, SendError> {
         let id = self.complete(&mut message);
-        if let Err(cause) = self.fits(message.payload.len(), headers_of(&message)) {
+        if let Err(cause) = self.fits(&message) {
             return Err(SendError { message: Box::new(message), cause });
         }
-        self.accept(id, Cargo::Message(Box::new(message))).await.map_err(|(cargo, cause)| match cargo {
+        self.accept(id, Cargo::Message(Box::new(message)), patience).await.map_err(|(cargo, cause)| match cargo {
             Cargo::Message(message) => SendError { message, cause },
             Cargo::Envelope(_) => unreachable!("a message was put in"),
         })
@@ -163,10 +180,12 @@ impl Producer {
         if let Err(cause) = headers_fit(envelope.properties.weight()) {
             return Err(ForwardError { envelope: Box::new(envelope), cause });
         }
-        self.accept(id, Cargo::Envelope(Box::new(envelope))).await.map_err(|(cargo, cause)| match cargo {
-            Cargo::Envelope(envelope) => ForwardError { envelope, cause },
-            Cargo::Message(_) => unreachable!("an envelope was put in"),
-        })
+        self.accept(id, Cargo::Envelope(Box::new(envelope)), self.patience()).await.map_err(
+            |(cargo, cause)| match cargo {
+                Cargo::Envelope(envelope) => ForwardError { envelope, cause },
+                Cargo::Message(_) => unreachable!("an envelope was put in"),
+            },
+        )
     }
 
     /// Hands one message to the connection and never learns what became of it: fire and forget.
@@ -183,7 +202,7 @@ impl Producer {
     /// Cancel safe until it returns: a dropped call has handed in nothing.
     pub async fn fire(&self, mut message: Message) -> Result<MessageId, SendError> {
         let id = self.complete(&mut message);
-        if let Err(cause) = self.fits(message.payload.len(), headers_of(&message)) {
+        if let Err(cause) = self.fits(&message) {
             return Err(SendError { message: Box::new(message), cause });
         }
         let shared = &self.shared;
@@ -191,8 +210,7 @@ impl Producer {
             return Err(SendError { message: Box::new(message), cause: SendFailure::Closed });
         }
         let buffer = shared.fired.get_or_init(|| self.open_fire()).await;
-        let wait = shared.settings.room_deadline;
-        match buffer.put(id.clone(), Cargo::Message(Box::new(message)), wait, wait, None).await {
+        match buffer.put(id.clone(), Cargo::Message(Box::new(message)), self.patience(), None).await {
             Ok(()) => Ok(id),
             Err((Cargo::Message(message), cause)) => {
                 one(&shared.counters.fire_dropped);
@@ -208,10 +226,11 @@ impl Producer {
         self.shared.counters.read()
     }
 
-    /// Takes nothing new, lets what was handed in come to its outcome, and closes the connection.
+    /// Takes nothing new, lets what was handed in come to its outcome and requests to their replies, deletes the reply queue
+    /// and closes the connections.
     ///
-    /// Waits at most `within`, and then some seconds for the connection to end; what has no answer by then ends
-    /// [`Outcome::Unknown`].
+    /// Waits at most `within`, and then some seconds for the connections to end; what has no answer by then ends
+    /// [`Outcome::Unknown`], and a request [`RequestError::Closed`](crate::RequestError::Closed).
     ///
     /// # Cancel safety
     ///
@@ -219,6 +238,7 @@ impl Producer {
     pub async fn close(&self, within: Duration) {
         let shared = &self.shared;
         shared.confirmed.close();
+        shared.requests.close();
         if let Some(fired) = shared.fired.get() {
             fired.close();
         }
@@ -226,7 +246,7 @@ impl Producer {
         let until = Instant::now() + within;
         let mut tasks = shared.tasks.lock().await;
         for mut task in tasks.drain(..) {
-            if tokio::time::timeout_at(until, &mut task).await.is_err() {
+            if timeout_at(until, &mut task).await.is_err() {
                 shared.give_up.cancel();
                 // Giving up takes closing a connection, whose own deadlines are shorter than this.
                 if timeout(GIVING_UP, &mut task).await.is_err() {
@@ -250,19 +270,27 @@ impl Producer {
         id
     }
 
-    fn fits(&self, payload: usize, headers: usize) -> Result<(), SendFailure> {
-        let limit = self.shared.settings.payload_limit;
-        if payload > limit {
-            return Err(SendFailure::TooLarge { size: payload, limit });
+    fn fits(&self, message: &Message) -> Result<(), SendFailure> {
+        let (size, limit) = (message.payload.len(), self.shared.settings.payload_limit);
+        if size > limit {
+            return Err(SendFailure::TooLarge { size, limit });
         }
-        headers_fit(headers)
+        if message.key.is_some() && message.deadline_us.is_some() {
+            return Err(SendFailure::KeyWithDeadline);
+        }
+        headers_fit(headers_of(message))
     }
 
-    async fn accept(&self, id: MessageId, cargo: Cargo) -> Result<Receipt, (Cargo, SendFailure)> {
+    /// As the settings say.
+    fn patience(&self) -> Patience {
+        let settings = &self.shared.settings;
+        Patience { room: settings.room_deadline, answer: settings.confirm_deadline, expires: None }
+    }
+
+    async fn accept(&self, id: MessageId, cargo: Cargo, patience: Patience) -> Result<Receipt, (Cargo, SendFailure)> {
         let shared = &self.shared;
         let (reply, outcome) = oneshot::channel();
-        let (wait, answer) = (shared.settings.room_deadline, shared.settings.confirm_deadline);
-        shared.confirmed.put(id.clone(), cargo, wait, answer, Some(reply)).await?;
+        shared.confirmed.put(id.clone(), cargo, patience, Some(reply)).await?;
         one(&shared.counters.accepted);
         Ok(Receipt { id, outcome })
     }

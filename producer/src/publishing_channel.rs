@@ -235,6 +235,7 @@ impl PublishingChannel {
             self.alone = quiet.then(|| held.id.clone());
             return Some((publish, Frame::of(&held.envelope)));
         }
+        self.drop_expired();
         let front = self.queue.front()?;
         if self.window.admission(&front.id, front.bytes) != WindowAdmission::Now {
             // No room; or the same id is outstanding, and what came after it must not overtake it.
@@ -246,7 +247,7 @@ impl PublishingChannel {
             }
             self.numbering.restart(crate::producer::fresh_source());
         }
-        let Submission { id, mut cargo, bytes, deadline, reply, room } = self.queue.pop_front()?;
+        let Submission { id, mut cargo, bytes, deadline, reply, room, .. } = self.queue.pop_front()?;
         let mut sequence = None;
         if let Cargo::Message(message) = &mut cargo
             && let Some(key) = &message.key
@@ -260,6 +261,16 @@ impl PublishingChannel {
         let held = Held { id: id.clone(), envelope, sequence, reply, _room: room };
         let publish = self.window.on_publishing(id, held, bytes, deadline.into_std());
         Some((publish, frame))
+    }
+
+    /// What nobody waits for any more and was never published leaves no trace on the broker.
+    fn drop_expired(&mut self) {
+        let has_expired = |front: &Submission| front.expires.is_some_and(|expires| expires <= Instant::now());
+        while self.queue.front().is_some_and(has_expired) {
+            if let Some(submission) = self.queue.pop_front() {
+                self.tell_never_sent(submission);
+            }
+        }
     }
 
     fn on_confirmation(&mut self, publish: Publish, confirmation: Confirmation) {
@@ -334,9 +345,7 @@ impl PublishingChannel {
         // All wait equally long, so the oldest is in front.
         while self.queue.front().is_some_and(|front| front.deadline <= now) {
             if let Some(submission) = self.queue.pop_front() {
-                let outcome = Outcome::Unknown { tries: 0 };
-                self.counters.on_outcome(&outcome);
-                answer(submission.reply, outcome);
+                self.tell_never_sent(submission);
             }
         }
         self.window.on_deadline(now.into_std())
@@ -364,6 +373,12 @@ impl PublishingChannel {
         answer(held.reply, outcome);
     }
 
+    fn tell_never_sent(&self, submission: Submission) {
+        let outcome = Outcome::Unknown { tries: 0 };
+        self.counters.on_outcome(&outcome);
+        answer(submission.reply, outcome);
+    }
+
     fn is_done(&self) -> bool {
         self.no_more && self.queue.is_empty() && self.window.is_idle()
     }
@@ -376,9 +391,7 @@ impl PublishingChannel {
         }
         let unsent = std::mem::take(&mut self.queue);
         for submission in unsent {
-            let outcome = Outcome::Unknown { tries: 0 };
-            self.counters.on_outcome(&outcome);
-            answer(submission.reply, outcome);
+            self.tell_never_sent(submission);
         }
         self.window.on_channel_lost();
         while let Some(deadline) = self.window.next_deadline() {

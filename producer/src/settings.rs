@@ -16,6 +16,7 @@ pub struct ProducerSettings {
     pub(crate) room_deadline: Duration,
     pub(crate) confirm_deadline: Duration,
     pub(crate) connect_deadline: Duration,
+    pub(crate) requests_at_once: usize,
     pub(crate) topology: Option<Topology>,
 }
 
@@ -38,6 +39,7 @@ impl ProducerSettings {
             room_deadline: Duration::from_secs(30),
             confirm_deadline: Duration::from_secs(30),
             connect_deadline: Duration::from_secs(30),
+            requests_at_once: 1_000,
             topology: None,
         })
     }
@@ -83,6 +85,14 @@ impl ProducerSettings {
     #[must_use]
     pub fn connect_deadline(mut self, deadline: Duration) -> Self {
         self.connect_deadline = deadline;
+        self
+    }
+
+    /// How many [`request`](crate::Producer::request)s may wait for their replies at once (1,000; at least 1). Further ones wait
+    /// for a place, within their deadlines.
+    #[must_use]
+    pub fn requests_at_once(mut self, requests: usize) -> Self {
+        self.requests_at_once = requests.clamp(1, 100_000);
         self
     }
 

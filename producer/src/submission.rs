@@ -18,6 +18,8 @@ pub(crate) struct Submission {
     pub(crate) bytes: usize,
     /// Its outcome is known by then.
     pub(crate) deadline: Instant,
+    /// Past this it is not published any more: a request whose sender has stopped waiting.
+    pub(crate) expires: Option<Instant>,
     pub(crate) reply: Option<oneshot::Sender<Outcome>>,
     /// Its share of the buffer, given back when this is dropped.
     pub(crate) room: OwnedSemaphorePermit,
@@ -50,6 +52,17 @@ impl Cargo {
     }
 }
 
+/// How long what is handed in may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For room in the buffer.
+    pub(crate) room: Duration,
+    /// For an answer, once it is in.
+    pub(crate) answer: Duration,
+    /// Past this it need not be published any more.
+    pub(crate) expires: Option<Instant>,
+}
+
 /// The caller's end of a bounded buffer, by bytes and by count.
 #[derive(Clone, Debug)]
 pub(crate) struct Buffer {
@@ -74,10 +87,10 @@ impl Buffer {
         &self,
         id: MessageId,
         cargo: Cargo,
-        wait: Duration,
-        answer_within: Duration,
+        patience: Patience,
         reply: Option<oneshot::Sender<Outcome>>,
     ) -> Result<(), (Cargo, SendFailure)> {
+        let Patience { room: wait, answer, expires } = patience;
         let bytes = cargo.weight();
         let share = u32::try_from(bytes.min(self.bytes)).unwrap_or(u32::MAX);
         // The usual case takes no timer. A half that succeeds alone is given back before anything is waited for: held while
@@ -91,8 +104,8 @@ impl Buffer {
         };
         match entrance {
             Ok((room, place)) => {
-                let deadline = Instant::now() + answer_within;
-                place.send(Submission { id, cargo, bytes, deadline, reply, room });
+                let deadline = Instant::now() + answer;
+                place.send(Submission { id, cargo, bytes, deadline, expires, reply, room });
                 Ok(())
             }
             Err(failure) => Err((cargo, failure)),
@@ -140,7 +153,8 @@ mod tests {
         let put = |number: u128| {
             let buffer = buffer.clone();
             let id = MessageId::from(uuid::Uuid::from_u128(number));
-            tokio::spawn(async move { buffer.put(id, cargo(1_000), second, second, None).await.is_ok() })
+            let patience = Patience { room: second, answer: second, expires: None };
+            tokio::spawn(async move { buffer.put(id, cargo(1_000), patience, None).await.is_ok() })
         };
         // The channel's task has the first and holds its room.
         let first = put(0);
