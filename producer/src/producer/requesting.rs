@@ -23,7 +23,8 @@ use crate::{
 impl Producer {
     /// Asks a service and waits for its reply.
     ///
-    /// Many requests may be in flight at once; each gets its own reply, matched by the request's id. Replies come to a queue
+    /// Many requests may be in flight at once; each gets its own reply, matched by the request's id, which becomes its
+    /// correlation id too. Replies come to a queue
     /// of this producer's own, which the first request makes and [`close`](Self::close) deletes; it outlives a lost
     /// connection, and so do the requests in flight. The request is sent as by [`send`](Self::send), so that a
     /// service may get it twice under one id; the second reply is dropped and counted.
@@ -51,6 +52,8 @@ impl Producer {
         let id = message.id.get_or_insert_with(crate::fresh_id).clone();
         let (now, left) = (crate::now_us(), until.saturating_duration_since(Instant::now()));
         message.reply_to = Some(shared.reply_queue.name().clone());
+        // What any service gives back, ours or another's.
+        message.correlation_id = Some(id.to_text());
         message.sent_at_us = Some(now);
         message.deadline_us = Some(now.saturating_add(u64::try_from(left.as_micros()).unwrap_or(u64::MAX)));
         // Before it is sent: no reply can come too early.
