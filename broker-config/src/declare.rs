@@ -30,8 +30,8 @@ pub enum DeclareError {
     Connect(#[from] ConnectError),
     /// It is there, otherwise than asked for.
     #[error(
-        "{item} exists with other arguments ({said}). AMQP cannot change them: once it is empty delete it (in the \
-         dashboard, or `rabbitmqctl delete_queue`) and apply again, or take another name"
+        "{item} exists with other arguments ({said}). AMQP cannot change them: ask for the same, or once it is empty \
+         delete it (in the dashboard, or `rabbitmqctl delete_queue`) and try again, or take another name"
     )]
     Differs {
         /// What.
@@ -42,9 +42,9 @@ pub enum DeclareError {
     /// The user may not declare it.
     #[error(
         "user “{user}” may not declare {item}: it lacks {} ({said}). Take a user who has that, with --amqp-url or \
-         AMQP_URL: `operator` on the compose file's broker, for a mailbox, group or listener `consumer`, for answers \
-         `producer`",
-        rights(.item)
+         AMQP_URL: on the compose file's broker {}",
+        rights(.item),
+        who_may(.item)
     )]
     Forbidden {
         /// What.
@@ -264,6 +264,20 @@ fn arguments(queue: &Queue) -> FieldTable {
         table.insert(name.into(), value);
     }
     table
+}
+
+/// Who of the shipped users may declare this.
+fn who_may(item: &Item) -> &'static str {
+    let name = match item {
+        Item::Queue(queue) => queue.name().as_str(),
+        Item::Binding(binding) => binding.queue.as_str(),
+        Item::Exchange(_) | Item::Policies => "",
+    };
+    match name.split('.').collect::<Vec<_>>()[..] {
+        ["correio", "reply", ..] => "`producer`, for answers to its requests",
+        ["correio", "mailbox" | "group" | "broadcast", ..] => "`consumer`",
+        _ => "`operator`",
+    }
 }
 
 /// What it takes to declare this.
