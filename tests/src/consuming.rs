@@ -187,7 +187,10 @@ impl Running {
     /// If its settings do not fit together.
     #[must_use]
     pub fn start(builder: ConsumerBuilder) -> Self {
-        let consumer = builder.build().expect("settings that fit together");
+        Self::of(builder.build().expect("settings that fit together"))
+    }
+
+    pub(crate) fn of(consumer: Consumer) -> Self {
         let (stop, counts) = (CancellationToken::new(), consumer.counts());
         let task = tokio::spawn(consumer.run(stop.clone()));
         Self { stop, counts, task }

@@ -4,4 +4,5 @@ pub mod consuming;
 pub mod programs;
 pub mod queues;
 pub mod scale;
+pub mod subscribers;
 pub mod work_queues;

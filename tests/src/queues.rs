@@ -53,6 +53,26 @@ pub async fn take_all(node: &Node, queue: &str) -> Vec<Envelope> {
     taken
 }
 
+/// Waits until a queue has so many consumers, those that stand by included.
+///
+/// # Panics
+///
+/// If it does not come to that.
+pub async fn until_consumers(node: &Node, queue: &str, wanted: u32) {
+    let (connection, channel) = plain(node).await;
+    let mut last = None;
+    let reached = async {
+        while last != Some(wanted) {
+            let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+            let seen = channel.queue_declare(name(queue), passive, FieldTable::default()).await.expect("a queue");
+            last = Some(seen.consumer_count());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(timeout(3 * STEP, reached).await.is_ok(), "{queue} has {last:?} consumers, not {wanted}");
+    timeout(STEP, connection.close(200, ShortString::default())).await.expect("in time").expect("closed");
+}
+
 /// How often each id stands among these.
 #[must_use]
 pub fn by_id(taken: &[Envelope]) -> BTreeMap<String, usize> {

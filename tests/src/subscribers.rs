@@ -1,0 +1,218 @@
+//! Subscribers with queues of their own, made and served with the rights of the project's user `consumer`.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use correio_broker_config::{Address, OwnQueue};
+use correio_consumer::{Consumer, ConsumerBuilder, Message, Processing, Startup};
+use correio_lab::broker::{Login, Node};
+use correio_message::{Destination, MailboxName, MessageId, TopicPattern};
+use correio_producer::{Outcome, Producer, ProducerSettings, Receipt};
+
+use crate::consuming::{AT_ONCE, Running, Seen, short_retries};
+
+/// Whose messages.
+#[derive(Clone, Debug)]
+pub enum Whose {
+    /// One particular receiver's.
+    Mailbox(String),
+    /// The events that a group wants: its pattern, its name.
+    Group(String, String),
+    /// Everyone's, for a listener with a name.
+    Listener(String),
+}
+
+impl Whose {
+    /// A consumer of them through this address, with short retries.
+    ///
+    /// # Panics
+    ///
+    /// If the address is none.
+    pub fn consumer(&self, url: &str) -> ConsumerBuilder {
+        let builder = nobodys(url);
+        match self {
+            Self::Mailbox(name) => builder.mailbox(name),
+            Self::Group(pattern, name) => builder.topic(pattern, name),
+            Self::Listener(name) => builder.broadcast(name),
+        }
+    }
+
+    /// The same at the broker itself.
+    pub fn at(&self, node: &Node) -> ConsumerBuilder {
+        self.consumer(&node.amqp_url(Login::Consumer))
+    }
+
+    /// The queue as a value, with the queues around it for [`short_retries`].
+    ///
+    /// # Panics
+    ///
+    /// If it has no possible name.
+    #[must_use]
+    pub fn own(&self) -> OwnQueue {
+        let own = match self {
+            Self::Mailbox(name) => OwnQueue::mailbox(&MailboxName::new(name).expect("a name")),
+            Self::Group(pattern, name) => {
+                OwnQueue::group(name, &TopicPattern::new(pattern).expect("a pattern")).expect("a name")
+            }
+            Self::Listener(name) => OwnQueue::listener(name).expect("a name"),
+        };
+        own.with_delays(&short_retries(3).delays()).expect("delays")
+    }
+
+    /// The name of the queue.
+    #[must_use]
+    pub fn queue(&self) -> String {
+        self.own().name().to_string()
+    }
+
+    /// As the programs take it.
+    #[must_use]
+    pub fn args(&self) -> Vec<&str> {
+        match self {
+            Self::Mailbox(name) => vec!["--mailbox", name],
+            Self::Group(pattern, name) => vec!["--topic", pattern, "--group", name],
+            Self::Listener(name) => vec!["--broadcast", "--name", name],
+        }
+    }
+}
+
+/// A consumer that has no source yet, with short retries.
+///
+/// # Panics
+///
+/// If the address is none.
+pub fn nobodys(url: &str) -> ConsumerBuilder {
+    let processing = Processing::Independent { at_once: AT_ONCE, retry: short_retries(3) };
+    Consumer::builder(Address::parse(url).expect("an address")).processing(processing)
+}
+
+impl Running {
+    /// Sets a consumer to work whose own queue is there and bound from then on, and says how it was found.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot begin.
+    pub async fn begin(builder: ConsumerBuilder) -> (Startup, Self) {
+        let consumer = builder.build().expect("settings that fit together");
+        let startup = consumer.check().await.expect("its queue");
+        (startup, Self::of(consumer))
+    }
+}
+
+/// A handler that notes what it sees, of messages whose payload starts like this, and is done.
+pub fn note(
+    seen: &Seen,
+    of: &str,
+) -> impl Fn(Message) -> std::future::Ready<Result<(), String>> + Send + Sync + 'static {
+    let (seen, of): (_, Arc<str>) = (seen.clone(), of.into());
+    move |message| {
+        if message.payload.starts_with(of.as_bytes()) {
+            seen.note(&message);
+        }
+        std::future::ready(Ok(()))
+    }
+}
+
+/// A producer with the rights of the project's user, through this address.
+///
+/// # Panics
+///
+/// If the broker does not answer.
+pub async fn producer_at(url: &str) -> Producer {
+    let settings = ProducerSettings::new(Address::parse(url).expect("an address"), "tests").expect("a short origin");
+    Producer::connect(settings).await.expect("connected")
+}
+
+/// The same at the broker itself.
+///
+/// # Panics
+///
+/// If the broker does not answer.
+pub async fn sender(node: &Node) -> Producer {
+    producer_at(&node.amqp_url(Login::Producer)).await
+}
+
+/// A message whose payload is its id.
+///
+/// # Panics
+///
+/// If the payload is no id.
+#[must_use]
+pub fn letter(to: &Destination, payload: &str) -> Message {
+    Message::new(to.clone(), payload.to_owned()).with_id(MessageId::new(payload).expect("an id"))
+}
+
+/// Hands messages in whose payloads are their ids.
+///
+/// # Panics
+///
+/// If there is no room for one.
+pub async fn submit<P: AsRef<str>>(
+    producer: &Producer,
+    to: &Destination,
+    payloads: impl IntoIterator<Item = P>,
+) -> Vec<Receipt> {
+    let mut receipts = Vec::new();
+    for payload in payloads {
+        receipts.push(producer.submit(letter(to, payload.as_ref())).await.expect("handed in"));
+    }
+    receipts
+}
+
+/// Which of them are confirmed.
+pub async fn confirmed(receipts: Vec<Receipt>) -> BTreeSet<String> {
+    let mut confirmed = BTreeSet::new();
+    for receipt in receipts {
+        let id = receipt.id().to_string();
+        if receipt.await == Outcome::Confirmed {
+            confirmed.insert(id);
+        }
+    }
+    confirmed
+}
+
+/// Sends messages whose payloads are their ids, each confirmed.
+///
+/// # Panics
+///
+/// If one is not confirmed.
+pub async fn send_to<P: AsRef<str>>(producer: &Producer, to: &Destination, payloads: impl IntoIterator<Item = P>) {
+    for receipt in submit(producer, to, payloads).await {
+        let outcome = receipt.await;
+        assert!(outcome.is_confirmed(), "{to:?}: {outcome}");
+    }
+}
+
+/// The queues whose names have this in them, with what stands in them, ready or held.
+///
+/// # Panics
+///
+/// If the broker does not answer.
+pub async fn queues_with(node: &Node, part: &str) -> Vec<(String, u64)> {
+    let listed = node.list_queues().await.expect("the queues");
+    let mut found: Vec<_> = listed
+        .into_iter()
+        .filter(|(name, ..)| name.contains(part))
+        .map(|(name, ready, held)| (name, ready + held))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Waits until they are so.
+///
+/// # Panics
+///
+/// If they do not become so.
+pub async fn until_queues(node: &Node, part: &str, wanted: impl Fn(&[(String, u64)]) -> bool) {
+    let mut last = Vec::new();
+    let reached = async {
+        loop {
+            last = queues_with(node, part).await;
+            if wanted(&last) {
+                return;
+            }
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(60), reached).await.is_ok();
+    assert!(in_time, "it did not come to that: {last:?}");
+}
