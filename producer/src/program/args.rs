@@ -15,15 +15,44 @@ pub(crate) struct Cli {
 }
 
 const AFTER: &str = "\
+Who receives:
+  --to orders         any one consumer of this work queue, the freest             (consumer run --from orders)
+  --mailbox ana       this one receiver                                           (consumer run --mailbox ana)
+  --topic news.sport  every group that subscribed to such keys                    (consumer run --topic 'news.#' --group g)
+  --broadcast         everyone who listens                                        (consumer run --broadcast)
+Nobody there is a failure with --to and --mailbox; for events (--topic, --topic-template, --broadcast) it is normal and counted,
+unless --require-subscriber.
+
 Examples:
   producer send --to orders --file orders.ndjson --id-field number
   producer send --to flights --key-field origin < flights.ndjson     one airport's flights stay in order
+  producer send --topic-template 'flight.{origin}.{destination}' --file flights.ndjson
+                                                                     each line under its own key
+  echo 'closed today' | producer send --broadcast --require-subscriber
   seq 1000 | producer send --to orders --unsent later.ndjson         what was not confirmed is kept …
   producer send --to orders --again later.ndjson                     … and sent again as the same messages
   seq 1000 | producer fire --to orders                               fast, and nobody tells you what was lost
+  seq 1000 | producer request --to prices                            a reply to each line, in the order of the lines
 
-Exit status: 0 every message confirmed (fire: handed to the connection), 1 some did not make it,
-2 wrong usage or input, 3 no broker, or it does not let this user in.";
+Exit status: 0 every message confirmed, or an event that nobody subscribed to (fire: handed to the connection; request:
+replied to), 1 some did not make it, 2 wrong usage or input, 3 no broker, or it does not let this user in.";
+
+const REQUEST: &str = "\
+Examples:
+  seq 5 | producer request --to prices                     five lines in, five replies out, in the same order
+  producer request --to prices --file questions.ndjson --json --deadline 2 --in-flight 500
+                                                           {\"line\":1,\"id\":…,\"reply\":…} or {…,\"error\":{\"kind\":…,\"text\":…}}
+  echo ping | producer request --mailbox ana               ask one particular receiver
+
+Who replies: a consumer whose handler returns a message, or whose command prints one:
+  broker apply --queue prices
+  consumer run --from prices --exec './price'
+
+Without --json a reply is one line: one with a line break in it, or that is not UTF-8, needs --json. A request without a
+reply prints nothing on standard output; standard error says which line, and why.
+
+Exit status: 0 every line has its reply, 1 some have none, 2 wrong usage or input, 3 no broker, or it does not let this
+user in.";
 
 /// How to send.
 #[derive(Debug, Subcommand)]
@@ -40,6 +69,12 @@ pub(crate) enum Command {
     /// cut, is gone without a word.
     #[command(after_help = AFTER)]
     Fire(FireArgs),
+    /// Ask a service with each line and print its replies, in the order of the lines.
+    ///
+    /// Many requests are in flight at once (--in-flight), each until its --deadline, which travels with it: a service does not
+    /// work on a request that nobody waits for any more.
+    #[command(after_help = REQUEST)]
+    Request(RequestArgs),
 }
 
 /// What `send` takes.
@@ -57,11 +92,15 @@ pub(crate) struct SendArgs {
     #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) confirm_deadline: Duration,
 
+    /// Nobody there is a failure, for events too.
+    #[arg(long, requires = "events")]
+    pub(crate) require_subscriber: bool,
+
     /// Keep each line that was not confirmed in this file, with its id, ready for --again.
     #[arg(long, value_name = "FILE")]
     pub(crate) unsent: Option<PathBuf>,
 
-    /// Send what an earlier run kept with --unsent, under the same ids.
+    /// Send what an earlier run kept with --unsent, under the same ids; with --topic-template each under the key that it had.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "key_field", "id_field", "message_type"])]
     pub(crate) again: Option<PathBuf>,
 }
@@ -74,21 +113,95 @@ pub(crate) struct FireArgs {
     pub(crate) line: LineArgs,
 }
 
-/// Where lines come from, what they become and where they go.
+/// What `request` takes.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("destination").required(true).args(["to", "exchange"]))]
-pub(crate) struct LineArgs {
-    /// Send to this work queue: any one of its consumers handles the message.
-    #[arg(long, value_name = "QUEUE")]
+#[command(group = ArgGroup::new("service").required(true).args(["to", "mailbox"]))]
+pub(crate) struct RequestArgs {
+    /// Ask the service behind this work queue: any one of its consumers replies.
+    #[arg(long, value_name = "SERVICE")]
     pub(crate) to: Option<String>,
 
+    /// Ask this one receiver.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mailbox: Option<String>,
+
+    /// Read lines from this file instead of standard input: one request a line, JSON or any text.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// What each request is, such as price.asked: chooses the handler at the service.
+    #[arg(long = "type", value_name = "NAME")]
+    pub(crate) message_type: Option<String>,
+
+    /// How long each line waits for its reply, from when it is read.
+    #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) deadline: Duration,
+
+    /// How many requests may be without a reply at once.
+    #[arg(long, default_value_t = 100, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) in_flight: u32,
+
+    /// The application's name: goes with each request.
+    #[arg(long, value_name = "NAME", default_value = "producer")]
+    pub(crate) origin: String,
+
+    /// Print each reply, or why there is none, as a JSON object on one line. A reply that is not UTF-8 is given as
+    /// reply_base64.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Which broker.
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+}
+
+/// Who receives.
+#[derive(Clone, Debug, Default, Args)]
+#[command(
+    group = ArgGroup::new("destination")
+        .required(true)
+        .args(["to", "mailbox", "topic", "topic_template", "broadcast", "exchange"]),
+    group = ArgGroup::new("events").args(["topic", "topic_template", "broadcast"])
+)]
+pub(crate) struct DestinationArgs {
+    /// Send to this work queue: any one of its consumers handles the message.
+    #[arg(long, value_name = "QUEUE", help_heading = "Who receives")]
+    pub(crate) to: Option<String>,
+
+    /// Send to one particular receiver, by the name of its mailbox.
+    #[arg(long, value_name = "NAME", help_heading = "Who receives")]
+    pub(crate) mailbox: Option<String>,
+
+    /// Send as an event under this key, words between dots: to every group that subscribed to such keys.
+    #[arg(long, value_name = "KEY", help_heading = "Who receives")]
+    pub(crate) topic: Option<String>,
+
+    /// Send as an event, each line under a key of its own: {field} is the value of this field of the line's JSON object.
+    ///
+    /// A value is one word: text or a number, not empty and without a dot. With --key-field, order is kept
+    /// within each key of the topic.
+    #[arg(long, value_name = "TEMPLATE", help_heading = "Who receives")]
+    pub(crate) topic_template: Option<String>,
+
+    /// Send to everyone who listens.
+    #[arg(long, help_heading = "Who receives")]
+    pub(crate) broadcast: bool,
+
     /// Send to an exchange of your own, with --routing-key.
-    #[arg(long, value_name = "NAME", requires = "routing_key")]
+    #[arg(long, value_name = "NAME", requires = "routing_key", help_heading = "Who receives")]
     pub(crate) exchange: Option<String>,
 
     /// What the exchange routes by.
-    #[arg(long, value_name = "KEY", requires = "exchange")]
+    #[arg(long, value_name = "KEY", requires = "exchange", help_heading = "Who receives")]
     pub(crate) routing_key: Option<String>,
+}
+
+/// Where lines come from, what they become and where they go.
+#[derive(Debug, Args)]
+pub(crate) struct LineArgs {
+    /// Who receives.
+    #[command(flatten)]
+    pub(crate) destination: DestinationArgs,
 
     /// Read lines from this file instead of standard input: one message a line, JSON or any text.
     #[arg(long, value_name = "FILE")]
@@ -151,9 +264,22 @@ mod tests {
             vec!["producer", "send", "--to", "a", "--exchange", "b", "--routing-key", "c"],
             vec!["producer", "send", "--exchange", "b"],
             vec!["producer", "send", "--to", "a", "--confirm-deadline", "0"],
+            vec!["producer", "send", "--to", "a", "--mailbox", "b"],
+            vec!["producer", "send", "--topic", "a", "--broadcast"],
+            vec!["producer", "send", "--to", "a", "--require-subscriber"],
+            vec!["producer", "fire", "--topic", "a", "--require-subscriber"],
+            vec!["producer", "request"],
+            vec!["producer", "request", "--to", "a", "--mailbox", "b"],
         ] {
             assert!(Cli::try_parse_from(&wrong).is_err(), "{wrong:?}");
         }
-        assert!(Cli::try_parse_from(["producer", "send", "--exchange", "b", "--routing-key", ""]).is_ok());
+        for right in [
+            &["producer", "send", "--exchange", "b", "--routing-key", ""][..],
+            &["producer", "send", "--broadcast", "--require-subscriber"],
+            &["producer", "send", "--topic-template", "a.{b}", "--require-subscriber"],
+            &["producer", "request", "--mailbox", "ana"],
+        ] {
+            assert!(Cli::try_parse_from(right).is_ok(), "{right:?}");
+        }
     }
 }

@@ -2,14 +2,24 @@
 
 use correio_broker_config::cli::{Exit, print_error};
 
-use super::{Stop, args::FireArgs, connect, destination, input::Input, report::Report, sending::signals};
+use super::{
+    Stop,
+    args::{FireArgs, LineArgs},
+    connect,
+    input::Input,
+    report::Report,
+    sending::signals,
+    shape,
+    target::Target,
+};
 
 const PAYLOAD_LIMIT: usize = 16 * 1024 * 1024;
 
 pub(crate) async fn run(args: FireArgs) -> Result<Exit, Stop> {
-    let to = destination(&args.line).map_err(Stop::usage)?;
-    let mut input = Input::lines(&args.line, to, PAYLOAD_LIMIT).await.map_err(Stop::usage)?;
-    let producer = connect(&args.line, |settings| settings).await?;
+    let LineArgs { file, rate, broker, origin, .. } = &args.line;
+    let shape = shape(&args.line, Target::of(&args.line.destination)?)?;
+    let mut input = Input::lines(file.as_deref(), shape, *rate, PAYLOAD_LIMIT).await.map_err(Stop::usage)?;
+    let producer = connect(broker, origin, |settings| settings).await?;
     let mut report = Report::new();
     let mut stop = signals();
     let halted = loop {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use correio_message::{Destination, Message, ShortText};
+use correio_message::Message;
 use tokio::{
     fs::File,
     io::{AsyncBufRead, BufReader},
@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use super::{
-    args::LineArgs,
     lines::{LineError, Shape, next_line},
+    target::Target,
     unsent::{self, UnsentError},
 };
 
@@ -58,18 +58,22 @@ pub(crate) enum InputError {
     #[error("line {line} of {name} was not sent: {cause}")]
     Line { name: String, line: u64, cause: LineError },
     #[error(transparent)]
-    Text(#[from] correio_message::TooLong),
-    #[error(transparent)]
     Again(#[from] UnsentError),
 }
 
 impl Input {
-    pub(crate) async fn lines(args: &LineArgs, destination: Destination, limit: usize) -> Result<Self, InputError> {
+    /// Lines of a file, or of standard input.
+    pub(crate) async fn lines(
+        file: Option<&Path>,
+        shape: Shape,
+        rate: Option<NonZeroU32>,
+        limit: usize,
+    ) -> Result<Self, InputError> {
         let mut size = None;
-        let (reader, name): (Box<dyn AsyncBufRead + Unpin + Send>, _) = match &args.file {
+        let (reader, name): (Box<dyn AsyncBufRead + Unpin + Send>, _) = match file {
             Some(path) => {
                 let opened = File::open(path).await;
-                let file = opened.map_err(|source| InputError::Open { path: path.clone(), source })?;
+                let file = opened.map_err(|source| InputError::Open { path: path.to_owned(), source })?;
                 let regular = file.metadata().await.ok().filter(std::fs::Metadata::is_file);
                 size = regular.map(|file| Size::Bytes { all: file.len(), read: 0 });
                 (Box::new(BufReader::with_capacity(64 * 1024, file)), path.display().to_string())
@@ -81,18 +85,13 @@ impl Input {
                 (Box::new(BufReader::with_capacity(64 * 1024, tokio::io::stdin())), "the input".to_owned())
             }
         };
-        let shape = Shape {
-            destination,
-            message_type: args.message_type.as_ref().map(ShortText::new).transpose()?,
-            key_field: args.key_field.clone(),
-            id_field: args.id_field.clone(),
-        };
-        Ok(Self { from: From::Lines(reader, shape), name, limit, pace: args.rate.map(Pace::new), line: 0, size })
+        Ok(Self { from: From::Lines(reader, shape), name, limit, pace: rate.map(Pace::new), line: 0, size })
     }
 
-    pub(crate) fn again(args: &LineArgs, path: &Path, destination: &Destination) -> Result<Self, InputError> {
-        let messages = unsent::read(path, destination)?;
-        let (name, pace) = (path.display().to_string(), args.rate.map(Pace::new));
+    /// What an earlier run kept.
+    pub(crate) fn again(path: &Path, target: &Target, rate: Option<NonZeroU32>) -> Result<Self, InputError> {
+        let messages = unsent::read(path, target)?;
+        let (name, pace) = (path.display().to_string(), rate.map(Pace::new));
         let size = Some(Size::Messages(messages.len() as u64));
         Ok(Self { from: From::Again(messages.into()), name, limit: usize::MAX, pace, line: 0, size })
     }
@@ -176,6 +175,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use correio_message::Destination;
     use tokio::time::timeout;
 
     use super::*;
@@ -183,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_line_given_up_while_it_waits_for_its_time_is_not_counted() {
         let shape = Shape {
-            destination: Destination::queue("orders").unwrap(),
+            target: Target::One(Destination::queue("orders").unwrap()),
             message_type: None,
             key_field: None,
             id_field: None,

@@ -1,13 +1,15 @@
 //! From a line to a message.
 
-use correio_message::{Destination, Key, Message, MessageId, ShortText, TooLong};
+use correio_message::{InvalidAddress, Key, Message, MessageId, ShortText, TooLong};
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
+
+use super::target::Target;
 
 /// What every line of a run becomes.
 #[derive(Debug)]
 pub(crate) struct Shape {
-    pub(crate) destination: Destination,
+    pub(crate) target: Target,
     pub(crate) message_type: Option<ShortText>,
     pub(crate) key_field: Option<String>,
     pub(crate) id_field: Option<String>,
@@ -26,6 +28,12 @@ pub(crate) enum LineError {
     InvalidId { field: String, why: String },
     #[error("its field “{field}” cannot be a key: {why}")]
     InvalidKey { field: String, why: TooLong },
+    #[error("its field “{field}” is empty, and a word of the topic's key is wanted")]
+    EmptyWord { field: String },
+    #[error("its field “{field}” is “{value}”: in the topic's key its dot would make two words of one")]
+    TwoWords { field: String, value: String },
+    #[error("its fields make no topic's key: {why}")]
+    InvalidTopic { why: InvalidAddress },
     #[error("it is over {limit} bytes, the most that a message may carry: split it, or send a reference to it")]
     TooLong { limit: usize },
 }
@@ -33,13 +41,17 @@ pub(crate) enum LineError {
 impl Shape {
     /// The message of one line.
     pub(crate) fn message(&self, line: &[u8]) -> Result<Message, LineError> {
-        let mut message = Message::new(self.destination.clone(), line.to_vec());
+        let (to, object) = match &self.target {
+            Target::One(to) if self.key_field.is_none() && self.id_field.is_none() => (to.clone(), Value::Null),
+            Target::One(to) => (to.clone(), self.object(line)?),
+            Target::ByLine(template) => {
+                let object = self.object(line)?;
+                (template.fill(&object, line)?, object)
+            }
+        };
+        let mut message = Message::new(to, line.to_vec());
         message.message_type.clone_from(&self.message_type);
         message.content_type = content_type(line);
-        if self.key_field.is_none() && self.id_field.is_none() {
-            return Ok(message);
-        }
-        let object = self.object(line)?;
         if let Some(field) = &self.key_field {
             let text = scalar(&object, field, line)?;
             let key = Key::new(text).map_err(|why| LineError::InvalidKey { field: field.clone(), why })?;
@@ -57,7 +69,7 @@ impl Shape {
     }
 
     fn object(&self, line: &[u8]) -> Result<Value, LineError> {
-        let field = || self.key_field.as_ref().or(self.id_field.as_ref()).cloned().unwrap_or_default();
+        let field = || self.asked_field().unwrap_or_default().to_owned();
         match serde_json::from_slice::<Value>(line) {
             Ok(object @ Value::Object(_)) => Ok(object),
             Ok(other) => {
@@ -66,6 +78,17 @@ impl Shape {
             }
             Err(error) => Err(LineError::NotAnObject { field: field(), why: error.to_string(), start: start(line) }),
         }
+    }
+}
+
+impl Shape {
+    /// Some field that is asked for.
+    fn asked_field(&self) -> Option<&str> {
+        let of_template = match &self.target {
+            Target::One(_) => None,
+            Target::ByLine(template) => template.a_field(),
+        };
+        of_template.or(self.key_field.as_deref()).or(self.id_field.as_deref())
     }
 }
 
@@ -92,7 +115,8 @@ pub(crate) async fn next_line<R: AsyncBufRead + Unpin>(
     Ok(Some(Ok(line)))
 }
 
-fn scalar(object: &Value, field: &str, line: &[u8]) -> Result<String, LineError> {
+/// A field that is one word or number.
+pub(crate) fn scalar(object: &Value, field: &str, line: &[u8]) -> Result<String, LineError> {
     match object.get(field) {
         None => Err(LineError::NoField { field: field.to_owned(), start: start(line) }),
         Some(Value::String(text)) => Ok(text.clone()),
@@ -134,11 +158,13 @@ fn content_type(line: &[u8]) -> Option<ShortText> {
 
 #[cfg(test)]
 mod tests {
+    use correio_message::Destination;
+
     use super::*;
 
     fn shape(key: Option<&str>, id: Option<&str>) -> Shape {
         Shape {
-            destination: Destination::queue("orders").unwrap(),
+            target: Target::One(Destination::queue("orders").unwrap()),
             message_type: None,
             key_field: key.map(str::to_owned),
             id_field: id.map(str::to_owned),

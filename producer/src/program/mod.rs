@@ -3,19 +3,27 @@
 mod args;
 mod firing;
 mod input;
+mod latency;
 mod lines;
 mod report;
+mod requesting;
 mod sending;
+mod target;
+mod template;
 mod unsent;
 
 use clap::Parser;
 use correio_broker_config::{
     Role,
-    cli::{Exit, init_logging, print_error},
+    cli::{BrokerArgs, Exit, init_logging, print_error},
 };
-use correio_message::{Destination, Route, ShortText, TooLong};
+use correio_message::ShortText;
 
-use self::args::{Cli, Command, LineArgs};
+use self::{
+    args::{Cli, Command, LineArgs},
+    lines::Shape,
+    target::Target,
+};
 use crate::{ConnectError, Producer, ProducerSettings};
 
 /// Runs the program and says how it ended.
@@ -34,6 +42,7 @@ pub fn main() -> std::process::ExitCode {
         match cli.command {
             Command::Send(args) => sending::run(args).await,
             Command::Fire(args) => firing::run(args).await,
+            Command::Request(args) => requesting::run(args).await,
         }
     });
     // A read of standard input may still be pending in a thread of its own.
@@ -67,20 +76,23 @@ impl Stop {
     }
 }
 
-/// Where the lines go.
-fn destination(args: &LineArgs) -> Result<Destination, TooLong> {
-    match (&args.to, &args.exchange, &args.routing_key) {
-        (Some(queue), _, _) => Destination::queue(queue),
-        (None, exchange, routing_key) => Ok(Destination::Route(Route {
-            exchange: ShortText::new(exchange.as_deref().unwrap_or_default())?,
-            routing_key: ShortText::new(routing_key.as_deref().unwrap_or_default())?,
-        })),
-    }
+/// What each line becomes.
+fn shape(args: &LineArgs, target: Target) -> Result<Shape, Stop> {
+    Ok(Shape {
+        target,
+        message_type: args.message_type.as_ref().map(ShortText::new).transpose().map_err(Stop::usage)?,
+        key_field: args.key_field.clone(),
+        id_field: args.id_field.clone(),
+    })
 }
 
-async fn connect(args: &LineArgs, adjust: impl FnOnce(ProducerSettings) -> ProducerSettings) -> Result<Producer, Stop> {
-    let address = args.broker.address(Role::Producer).map_err(Stop::usage)?;
-    let settings = ProducerSettings::new(address, &args.origin).map_err(Stop::usage)?;
+async fn connect(
+    broker: &BrokerArgs,
+    origin: &str,
+    adjust: impl FnOnce(ProducerSettings) -> ProducerSettings,
+) -> Result<Producer, Stop> {
+    let address = broker.address(Role::Producer).map_err(Stop::usage)?;
+    let settings = ProducerSettings::new(address, origin).map_err(Stop::usage)?;
     // Someone waits at a terminal: a broker that is not there is said soon.
     let settings = adjust(settings.connect_deadline(std::time::Duration::from_secs(5)));
     Producer::connect(settings).await.map_err(Stop::NoBroker)

@@ -7,17 +7,17 @@ use std::{
 };
 
 use correio_broker_config::cli::Exit;
-use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
+use super::latency::{Latency, Percentiles};
 use crate::{Counts, Outcome};
 
 /// What has become of the lines so far.
 #[derive(Debug)]
 pub(crate) struct Report {
     started: Instant,
-    latency: Histogram<u64>,
+    latency: Latency,
     bar: ProgressBar,
     tally: Tally,
     reasons: Vec<(String, u64)>,
@@ -27,6 +27,8 @@ pub(crate) struct Report {
 struct Tally {
     sent: u64,
     confirmed: u64,
+    /// Events that nobody had subscribed to, which is no failure.
+    without_subscriber: u64,
     unroutable: u64,
     refused: u64,
     unknown: u64,
@@ -45,23 +47,11 @@ struct Summary<'r> {
     unsent_kept: u64,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Percentiles {
-    min: u64,
-    median: u64,
-    p75: u64,
-    p95: u64,
-    p99: u64,
-    max: u64,
-}
-
 impl Report {
     pub(crate) fn new() -> Self {
         // Draws only on a terminal.
         let bar = ProgressBar::no_length().with_style(style("{spinner} {human_pos}, {rate} a second  {msg}"));
-        // Three digits, up to an hour: a bound that cannot be wrong.
-        let latency = Histogram::new_with_max(3_600_000_000, 3).unwrap_or_else(|_| unreachable!("constant bounds"));
-        Self { started: Instant::now(), latency, bar, tally: Tally::default(), reasons: Vec::new() }
+        Self { started: Instant::now(), latency: Latency::new(), bar, tally: Tally::default(), reasons: Vec::new() }
     }
 
     /// So many lines there will be, as far as it is known: what is a spinner becomes a bar.
@@ -79,7 +69,7 @@ impl Report {
         match outcome {
             Outcome::Confirmed => {
                 self.tally.confirmed += 1;
-                self.latency.saturating_record(u64::try_from(after.as_micros()).unwrap_or(u64::MAX).max(1));
+                self.latency.note(after);
                 return;
             }
             Outcome::Unroutable { .. } => self.tally.unroutable += 1,
@@ -87,7 +77,15 @@ impl Report {
             Outcome::Unknown { .. } => self.tally.unknown += 1,
         }
         self.count_reason(outcome.to_string());
-        self.bar.set_message(format!("{} not confirmed", self.tally.sent - self.tally.confirmed));
+        let well = self.tally.confirmed + self.tally.without_subscriber;
+        self.bar.set_message(format!("{} not confirmed", self.tally.sent - well));
+    }
+
+    /// An event that nobody had subscribed to.
+    pub(crate) fn on_nobody_subscribed(&mut self) {
+        self.tally.sent += 1;
+        self.tally.without_subscriber += 1;
+        self.bar.inc(1);
     }
 
     pub(crate) fn on_fired(&mut self) {
@@ -100,8 +98,8 @@ impl Report {
         self.count_reason(why.to_owned());
     }
 
-    pub(crate) fn all_confirmed(&self) -> bool {
-        self.tally.confirmed == self.tally.sent && self.tally.not_sent == 0
+    fn all_well(&self) -> bool {
+        self.tally.confirmed + self.tally.without_subscriber == self.tally.sent && self.tally.not_sent == 0
     }
 
     /// Whether an unconfirmed line had this reply code.
@@ -114,7 +112,7 @@ impl Report {
     }
 
     pub(crate) fn exit(&self, fired: bool, counts: &Counts) -> Exit {
-        let well = if fired { counts.fire_dropped == 0 && self.tally.not_sent == 0 } else { self.all_confirmed() };
+        let well = if fired { counts.fire_dropped == 0 && self.tally.not_sent == 0 } else { self.all_well() };
         if well { Exit::Success } else { Exit::Incomplete }
     }
 
@@ -123,7 +121,7 @@ impl Report {
         self.bar.finish_and_clear();
         let seconds = self.started.elapsed().as_secs_f64();
         let per_second = self.tally.sent as f64 / seconds.max(1e-9);
-        let latency = self.percentiles();
+        let latency = self.latency.percentiles();
         if json {
             let reasons = self.reasons.iter().map(|(reason, _)| reason.as_str()).collect();
             let (tally, resent) = (self.tally, counts.resent);
@@ -131,22 +129,21 @@ impl Report {
             print_json(&summary);
             return;
         }
-        let Tally { sent, confirmed, unroutable, refused, unknown, not_sent } = self.tally;
+        let Tally { sent, confirmed, without_subscriber, unroutable, refused, unknown, not_sent } = self.tally;
         let mut text = format!("sent {sent} in {seconds:.1} s ({per_second:.0} a second)\n");
         let _ =
             writeln!(text, "  confirmed {confirmed}   unroutable {unroutable}   refused {refused}   unknown {unknown}");
+        if without_subscriber > 0 {
+            let _ = writeln!(text, "  nobody subscribed {without_subscriber}");
+        }
         if not_sent > 0 {
             let _ = writeln!(text, "  not sent {not_sent}");
         }
         if counts.resent > 0 {
             let _ = writeln!(text, "  sent again after a lost connection, under the same id: {}", counts.resent);
         }
-        if let Some(p) = latency {
-            let Percentiles { min, median, p75, p95, p99, max } = p;
-            let _ = writeln!(
-                text,
-                "  confirmed after min/median/75th/95th/99th/max {min}/{median}/{p75}/{p95}/{p99}/{max} µs"
-            );
+        if let Some(latency) = latency {
+            let _ = writeln!(text, "  confirmed after {latency}");
         }
         for (reason, count) in &self.reasons {
             let _ = writeln!(text, "  {count} × {reason}");
@@ -170,18 +167,6 @@ impl Report {
         if dropped + not_sent > 0 {
             put(&format!("  dropped here: {}\n", dropped + not_sent));
         }
-    }
-
-    fn percentiles(&self) -> Option<Percentiles> {
-        let at = |quantile| self.latency.value_at_quantile(quantile);
-        (!self.latency.is_empty()).then(|| Percentiles {
-            min: self.latency.min(),
-            median: at(0.5),
-            p75: at(0.75),
-            p95: at(0.95),
-            p99: at(0.99),
-            max: self.latency.max(),
-        })
     }
 
     /// At most a handful of different ones: a reason that names each message would be one a line.

@@ -12,10 +12,12 @@ use tokio::{
 
 use super::{
     Stop,
-    args::SendArgs,
-    connect, destination,
+    args::{LineArgs, SendArgs},
+    connect,
     input::{Input, InputError},
     report::Report,
+    shape,
+    target::{Target, quoted},
     unsent::{Keeper, UnsentError},
 };
 use crate::{Outcome, Producer, ProducerSettings, Receipt, SendError, SendFailure};
@@ -23,17 +25,18 @@ use crate::{Outcome, Producer, ProducerSettings, Receipt, SendError, SendFailure
 const PAYLOAD_LIMIT: usize = 16 * 1024 * 1024;
 
 pub(crate) async fn run(args: SendArgs) -> Result<Exit, Stop> {
-    let to = destination(&args.line).map_err(Stop::usage)?;
+    let LineArgs { file, rate, broker, origin, .. } = &args.line;
+    let target = Target::of(&args.line.destination)?;
     let input = match &args.again {
-        Some(path) => Input::again(&args.line, path, &to),
-        None => Input::lines(&args.line, to, PAYLOAD_LIMIT).await,
+        Some(path) => Input::again(path, &target, *rate),
+        None => Input::lines(file.as_deref(), shape(&args.line, target)?, *rate, PAYLOAD_LIMIT).await,
     };
     let mut input = input.map_err(Stop::usage)?;
     let keeper = args.unsent.clone().map(|path| Keeper::new(path, args.again.as_deref()));
     let mut keeper = keeper.transpose().map_err(Stop::usage)?;
     let window = args.window as usize;
     let adjust = |settings: ProducerSettings| settings.window(window).confirm_deadline(args.confirm_deadline);
-    let producer = match connect(&args.line, adjust).await {
+    let producer = match connect(broker, origin, adjust).await {
         Ok(producer) => producer,
         Err(stop) => {
             if let Some(keeper) = keeper {
@@ -42,8 +45,9 @@ pub(crate) async fn run(args: SendArgs) -> Result<Exit, Stop> {
             return Err(stop);
         }
     };
-    let mut report = Report::new();
-    let ended = send_all(&producer, &mut input, &mut report, keeper.as_mut(), window).await;
+    let mut book = Book { report: Report::new(), keeper: keeper.as_mut(), wants_subscriber: args.require_subscriber };
+    let ended = send_all(&producer, &mut input, &mut book, window).await;
+    let report = book.report;
     producer.close(args.confirm_deadline).await;
 
     let counts = producer.counts();
@@ -55,8 +59,7 @@ pub(crate) async fn run(args: SendArgs) -> Result<Exit, Stop> {
     };
     let exit = report.exit(false, &counts);
     let confirmed = report.confirmed();
-    let queue = args.line.to.as_deref();
-    let hint = report.saw("312").then(|| way_out(queue, &args)).flatten();
+    let hint = report.saw("312").then(|| way_out(&args)).flatten();
     report.finish_sent(&counts, *kept.as_ref().unwrap_or(&0), args.line.json);
     kept.map_err(Stop::usage)?;
     if let Some(hint) = hint {
@@ -120,13 +123,44 @@ impl Halt {
 
 type Sent = (Message, Outcome, Instant);
 
-async fn send_all(
-    producer: &Producer,
-    input: &mut Input,
-    report: &mut Report,
-    mut keeper: Option<&mut Keeper>,
-    window: usize,
-) -> Result<(), Halt> {
+/// What becomes of each line is counted, and what did not make it is kept.
+struct Book<'k> {
+    report: Report,
+    keeper: Option<&'k mut Keeper>,
+    /// An event that nobody subscribed to did not make it.
+    wants_subscriber: bool,
+}
+
+impl Book<'_> {
+    fn on_ended(&mut self, sent: Sent) -> Result<(), UnsentError> {
+        let (message, outcome, started) = sent;
+        if !self.wants_subscriber && is_without_subscriber(&message, &outcome) {
+            self.report.on_nobody_subscribed();
+            return Ok(());
+        }
+        self.report.on_outcome(&outcome, started.elapsed());
+        match &mut self.keeper {
+            Some(keeper) if !outcome.is_confirmed() => keeper.keep(&message, outcome.to_string()),
+            _ => Ok(()),
+        }
+    }
+
+    fn on_not_sent(&mut self, error: &SendError) -> Result<(), UnsentError> {
+        self.report.on_not_sent(&error.cause.to_string());
+        match &mut self.keeper {
+            Some(keeper) => keeper.keep(&error.message, error.cause.to_string()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// For an event that is normal. That there is no exchange (404) is not.
+fn is_without_subscriber(message: &Message, outcome: &Outcome) -> bool {
+    let nobody = matches!(outcome, Outcome::Unroutable { reason } if reason.starts_with("312"));
+    nobody && !message.destination.wants_somebody()
+}
+
+async fn send_all(producer: &Producer, input: &mut Input, book: &mut Book<'_>, window: usize) -> Result<(), Halt> {
     let mut on_the_way = FuturesUnordered::new();
     let mut stop = signals();
     let mut first = true;
@@ -137,7 +171,7 @@ async fn send_all(
                 tokio::select! {
                     biased;
                     Some(sent) = on_the_way.next(), if !on_the_way.is_empty() => {
-                        if let Err(error) = ended(sent, report, keeper.as_deref_mut()) {
+                        if let Err(error) = book.on_ended(sent) {
                             break Err(Halt::Unsent(error));
                         }
                     }
@@ -149,7 +183,7 @@ async fn send_all(
         };
         let message = match message {
             Ok(Some(message)) => {
-                report.on_expected(input.expected());
+                book.report.on_expected(input.expected());
                 message
             }
             Ok(None) => break Ok(()),
@@ -162,7 +196,7 @@ async fn send_all(
                 first = false;
                 let outcome = of_first(receipt, &mut stop, producer).await;
                 let hopeless = hopeless(&outcome);
-                if let Err(error) = ended((message, outcome, started), report, keeper.as_deref_mut()) {
+                if let Err(error) = book.on_ended((message, outcome, started)) {
                     break Err(Halt::Unsent(error));
                 }
                 if let Some(reason) = hopeless {
@@ -173,10 +207,7 @@ async fn send_all(
                 on_the_way.push(async move { (message, receipt.await, started) });
             }
             Err(source) => {
-                report.on_not_sent(&source.cause.to_string());
-                if let Some(keeper) = keeper.as_deref_mut()
-                    && let Err(error) = keeper.keep(&source.message, source.cause.to_string())
-                {
+                if let Err(error) = book.on_not_sent(&source) {
                     break Err(Halt::Unsent(error));
                 }
                 break Err(Halt::NotSent { line: input.line, source });
@@ -186,7 +217,7 @@ async fn send_all(
     loop {
         tokio::select! {
             sent = on_the_way.next() => match sent {
-                Some(sent) => ended(sent, report, keeper.as_deref_mut()).map_err(Halt::Unsent)?,
+                Some(sent) => book.on_ended(sent).map_err(Halt::Unsent)?,
                 None => return halted,
             },
             // Once more: what has no answer now is unknown.
@@ -211,15 +242,6 @@ async fn send_one(producer: &Producer, mut message: Message) -> Result<(Message,
     Ok((message, receipt, started))
 }
 
-fn ended(sent: Sent, report: &mut Report, keeper: Option<&mut Keeper>) -> Result<(), UnsentError> {
-    let (message, outcome, started) = sent;
-    report.on_outcome(&outcome, started.elapsed());
-    match keeper {
-        Some(keeper) if !outcome.is_confirmed() => keeper.keep(&message, outcome.to_string()),
-        _ => Ok(()),
-    }
-}
-
 /// An answer that every further line would get too: the broker's reply codes 403 and 404.
 fn hopeless(outcome: &Outcome) -> Option<String> {
     match outcome {
@@ -233,16 +255,37 @@ fn hopeless(outcome: &Outcome) -> Option<String> {
     }
 }
 
-fn way_out(queue: Option<&str>, args: &SendArgs) -> Option<String> {
-    let queue = queue?;
-    let again = match &args.unsent {
-        Some(path) => format!("; then: producer send --to {queue} --again {}", path.display()),
-        None => "; --unsent FILE keeps what is not confirmed".to_owned(),
+/// Nobody is there: what makes somebody.
+fn way_out(args: &SendArgs) -> Option<String> {
+    let destination = &args.line.destination;
+    let nobody = if let Some(queue) = &destination.to {
+        let queue = quoted(queue);
+        format!(
+            "no queue is bound to the exchange correio.queue as {queue}: make one with: broker apply --queue {queue}; one of \
+             your own is reached by --exchange and --routing-key"
+        )
+    } else if let Some(name) = &destination.mailbox {
+        let name = quoted(name);
+        format!("nobody has made the mailbox {name}: its owner does with: consumer run --mailbox {name}")
+    } else if destination.broadcast {
+        "nobody listens: a listener begins with: consumer run --broadcast".to_owned()
+    } else if destination.topic.is_some() || destination.topic_template.is_some() {
+        "nobody has subscribed to some of the keys: a group does with: consumer run --topic PATTERN --group NAME"
+            .to_owned()
+    } else {
+        return None;
     };
-    Some(format!(
-        "no queue is bound to the exchange correio.queue as “{queue}”: make one with: broker apply --queue {queue}; one of \
-         your own is reached by --exchange and --routing-key{again}"
-    ))
+    Some(
+        nobody
+            + &match &args.unsent {
+                Some(path) => format!(
+                    "; then: producer send {} --again {}",
+                    destination.as_options(),
+                    quoted(&path.display().to_string())
+                ),
+                None => "; --unsent FILE keeps what is not confirmed".to_owned(),
+            },
+    )
 }
 
 /// SIGINT and SIGTERM: the first ends the reading, and what is under way still comes to its outcome; the second ends that.

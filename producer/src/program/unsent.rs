@@ -7,13 +7,20 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use correio_message::{Destination, Key, Message, MessageId, ShortText};
+use correio_message::{Destination, Key, Message, MessageId, Route, ShortText};
 use serde::{Deserialize, Serialize};
+
+use super::target::Target;
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Unsent {
     id: String,
+    /// Where it was to go: with a template, each somewhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exchange: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    routing_key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
@@ -47,7 +54,10 @@ impl Unsent {
             Ok(payload) => (Some(payload.to_owned()), None),
             Err(_) => (None, Some(STANDARD.encode(&message.payload))),
         };
+        let Route { exchange, routing_key } = message.destination.route();
         Self {
+            exchange: Some(exchange.to_string()),
+            routing_key: Some(routing_key.to_string()),
             id: message.id.as_ref().map(ToString::to_string).unwrap_or_default(),
             key: message.key.as_ref().map(ToString::to_string),
             message_type: text(&message.message_type),
@@ -58,7 +68,11 @@ impl Unsent {
         }
     }
 
-    fn into_message(self, destination: Destination) -> Result<Message, String> {
+    fn into_message(self, target: &Target) -> Result<Message, String> {
+        let destination = match target {
+            Target::One(destination) => destination.clone(),
+            Target::ByLine(_) => self.destination()?,
+        };
         let payload = match (self.payload, self.payload_base64) {
             (Some(text), None) => text.into_bytes(),
             (None, Some(text)) => STANDARD.decode(text).map_err(|e| format!("payload_base64: {e}"))?,
@@ -72,10 +86,20 @@ impl Unsent {
         message.content_type = short(self.content_type)?;
         Ok(message)
     }
+
+    fn destination(&self) -> Result<Destination, String> {
+        let (Some(exchange), Some(routing_key)) = (&self.exchange, &self.routing_key) else {
+            return Err(
+                "it does not say where the message was to go: name one destination for all, as with --to".to_owned()
+            );
+        };
+        let short = |text: &String| ShortText::new(text).map_err(|error| error.to_string());
+        Ok(Destination::of_route(&Route { exchange: short(exchange)?, routing_key: short(routing_key)? }))
+    }
 }
 
 /// Reads all of what an earlier run kept: it is checked before anything is sent.
-pub(crate) fn read(path: &Path, destination: &Destination) -> Result<Vec<Message>, UnsentError> {
+pub(crate) fn read(path: &Path, target: &Target) -> Result<Vec<Message>, UnsentError> {
     let read_error = |source| UnsentError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(read_error)?;
     let mut messages = Vec::new();
@@ -83,7 +107,7 @@ pub(crate) fn read(path: &Path, destination: &Destination) -> Result<Vec<Message
         let line = line.map_err(read_error)?;
         let not_ours = |why| UnsentError::NotOurs { path: path.to_owned(), line: index + 1, why };
         let unsent: Unsent = serde_json::from_str(&line).map_err(|e| not_ours(e.to_string()))?;
-        messages.push(unsent.into_message(destination.clone()).map_err(not_ours)?);
+        messages.push(unsent.into_message(target).map_err(not_ours)?);
     }
     Ok(messages)
 }
@@ -165,27 +189,52 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::template::TopicTemplate;
 
     #[test]
     fn a_kept_line_is_the_same_message_again_bytes_included() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("unsent.ndjson");
         let destination = Destination::queue("orders").unwrap();
-        let mut message = Message::new(destination.clone(), vec![0xff, 0x00]);
+        let target = Target::One(destination.clone());
+        let mut message = Message::new(destination, vec![0xff, 0x00]);
         message.id = Some(MessageId::new("7").unwrap());
         message.key = Some(Key::new("k").unwrap());
         let mut keeper = Keeper::new(path.clone(), None).unwrap();
         keeper.keep(&message, "unknown".to_owned()).unwrap();
         assert_eq!(keeper.finish(std::iter::empty()).unwrap(), 1);
-        assert_eq!(read(&path, &destination).unwrap(), [message]);
+        assert_eq!(read(&path, &target).unwrap(), [message]);
         assert!(matches!(Keeper::new(path.clone(), None), Err(UnsentError::NotEmpty { .. })));
         // Stopped before it was tried again, it is still there.
-        let rest = read(&path, &destination).unwrap().into_iter();
+        let rest = read(&path, &target).unwrap().into_iter();
         assert_eq!(Keeper::new(path.clone(), Some(&path)).unwrap().finish(rest).unwrap(), 1);
-        assert_eq!(read(&path, &destination).unwrap().len(), 1);
+        assert_eq!(read(&path, &target).unwrap().len(), 1);
         Keeper::new(path.clone(), Some(&path)).unwrap().abandon();
-        assert_eq!(read(&path, &destination).unwrap().len(), 1);
+        assert_eq!(read(&path, &target).unwrap().len(), 1);
         assert_eq!(Keeper::new(path.clone(), Some(&path)).unwrap().finish(std::iter::empty()).unwrap(), 0);
         assert!(!path.exists(), "all of it was sent");
+    }
+
+    #[test]
+    fn a_line_of_a_template_goes_again_where_it_was_to_go_and_one_address_for_all_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("unsent.ndjson");
+        let event = |key: &str| {
+            let message = Message::new(Destination::topic(key).unwrap(), "x");
+            message.with_id(MessageId::new(key).unwrap())
+        };
+        let mut keeper = Keeper::new(path.clone(), None).unwrap();
+        keeper.keep(&event("a.1"), "refused".to_owned()).unwrap();
+        keeper.finish([event("a.2")].into_iter()).unwrap();
+        let by_line = Target::ByLine(TopicTemplate::parse("a.{n}").unwrap());
+        assert_eq!(read(&path, &by_line).unwrap(), [event("a.1"), event("a.2")]);
+        let one = Target::One(Destination::topic("b").unwrap());
+        assert!(
+            read(&path, &one).unwrap().iter().all(|message| message.destination == Destination::topic("b").unwrap())
+        );
+
+        std::fs::write(&path, "{\"id\":\"1\",\"outcome\":\"unknown\",\"payload\":\"x\"}\n").unwrap();
+        assert!(read(&path, &one).is_ok(), "as it was written before it said where");
+        assert!(read(&path, &by_line).unwrap_err().to_string().contains("does not say where"));
     }
 }
