@@ -5,7 +5,7 @@
 //! - [`faults`]: a TCP proxy between a program and that node that cuts, stalls, swallows and delays;
 //! - [`ledger`]: what was attempted, what the broker confirmed, what was handled, and what that says about the
 //!   guarantees;
-//! - [`lessons`]: five of them, each without and then with a guarantee.
+//! - [`lessons`]: five, each without and then with a guarantee, and two that compare.
 
 pub mod broker;
 pub mod faults;

@@ -7,10 +7,10 @@ use correio_lab::{
 };
 use std::process::ExitCode;
 
-/// Five lessons on what can happen to messages on their way, on a private RabbitMQ node.
+/// Lessons on what can happen to messages on their way, on a private RabbitMQ node.
 ///
-/// Each lesson runs twice, without and with the guarantee, by the programs `producer` and `consumer`, under a real fault. At
-/// the end stands a table of what was lost, doubled, overtaken and parked.
+/// Five run twice, without and with a guarantee, by the programs `producer` and `consumer`, under a real fault; at the end stands
+/// a table of what was lost, doubled, overtaken and parked. Two compare: who gets a message, and asking with sending.
 #[derive(Parser)]
 #[command(name = "demo", version, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
 struct Demo {

@@ -33,15 +33,30 @@ impl Node {
     ///
     /// Cancel safe.
     pub async fn queue_depth(&self, queue: &str) -> Result<u64, LabError> {
+        Ok(self.look_at(queue).await?.message_count().into())
+    }
+
+    /// How many consumers are subscribed to the queue, those that stand by included.
+    ///
+    /// # Errors
+    ///
+    /// [`LabError::Amqp`] when there is no such queue or no answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn queue_consumers(&self, queue: &str) -> Result<u64, LabError> {
+        Ok(self.look_at(queue).await?.consumer_count().into())
+    }
+
+    async fn look_at(&self, queue: &str) -> Result<lapin::Queue, LabError> {
         let step = format!("looking at queue {queue}");
         let name = short(&step, queue)?;
-        let found = self
-            .with_channel(&step, async |channel| {
-                let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-                channel.queue_declare(name, options, FieldTable::default()).await
-            })
-            .await?;
-        Ok(found.message_count().into())
+        self.with_channel(&step, async |channel| {
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            channel.queue_declare(name, options, FieldTable::default()).await
+        })
+        .await
     }
 
     /// Makes a durable queue. A kill waits until it is old enough ([`Node::kill`]).

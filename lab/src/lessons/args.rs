@@ -7,7 +7,7 @@ use super::Lesson;
 /// Which lessons, and how they are shown.
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {
-    /// The lessons to run, in this order; all five without any.
+    /// The lessons to run, in this order; all of them without any.
     #[arg(value_enum, value_name = "LESSON")]
     pub lessons: Vec<Lesson>,
 

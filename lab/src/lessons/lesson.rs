@@ -1,9 +1,10 @@
-//! The five lessons: their names, what they tell, and in what their damage shows.
+//! The lessons: their names, what they tell, and in what their damage shows.
 
 use super::{
-    Damage, Half, LessonError, acknowledged, duplicated, lost, ordered,
+    Comparison, Damage, Half, LessonError, acknowledged, addressing, duplicated, lost, ordered,
     retried::{self, HOPELESS},
     stage::Stage,
+    synchronous,
 };
 
 /// A lesson.
@@ -19,11 +20,32 @@ pub enum Lesson {
     Duplicated,
     /// Messages of one key overtake each other
     Ordered,
+    /// Who gets a message: any one, one, those who want it, everyone
+    Addressing,
+    /// Asking and waiting, beside sending and going on
+    Synchronous,
+}
+
+/// How a lesson goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Twice, without a guarantee and with it; in this its damage shows.
+    Halves(Damage),
+    /// Once, one way beside the other.
+    Comparison,
 }
 
 impl Lesson {
     /// All of them, in the order in which they build on each other.
-    pub const ALL: [Self; 5] = [Self::Lost, Self::Acknowledged, Self::Retried, Self::Duplicated, Self::Ordered];
+    pub const ALL: [Self; 7] = [
+        Self::Lost,
+        Self::Acknowledged,
+        Self::Retried,
+        Self::Duplicated,
+        Self::Ordered,
+        Self::Addressing,
+        Self::Synchronous,
+    ];
 
     /// Its name, as on the command line.
     #[must_use]
@@ -34,6 +56,8 @@ impl Lesson {
             Self::Retried => "retried",
             Self::Duplicated => "duplicated",
             Self::Ordered => "ordered",
+            Self::Addressing => "addressing",
+            Self::Synchronous => "synchronous",
         }
     }
 
@@ -62,28 +86,45 @@ impl Lesson {
                 "Flights of one airport are to be handled in the order sent. A failed one is overtaken by the next; of three consumers",
                 "the fastest is ahead; one source on two connections arrives mixed up. Price: one consumer works at a time, a key waits.",
             ],
+            Self::Addressing => &[
+                "Five consumers, and four ways of saying who is to have a message: any one of them, one in particular, all who want such",
+                "events, everyone. Each subscriber's queue is its own and stays while they are away. Price: only for so long (a week).",
+            ],
+            Self::Synchronous => &[
+                "The same 1,000 pieces of work: asked for one at a time, asked for with many under way, and sent. Then the worker is away",
+                "for five seconds. Price of asking: the sender is held as long as the work takes, and stands still when nobody works.",
+            ],
         }
     }
 
-    /// In what its damage shows.
+    /// How it goes.
     #[must_use]
-    pub fn damage(self) -> Damage {
+    pub fn kind(self) -> Kind {
         match self {
-            Self::Lost | Self::Acknowledged => Damage::Lost,
-            Self::Retried => Damage::DeadBeyond(HOPELESS),
-            Self::Duplicated => Damage::Doubled,
-            Self::Ordered => Damage::OutOfOrder,
+            Self::Lost | Self::Acknowledged => Kind::Halves(Damage::Lost),
+            Self::Retried => Kind::Halves(Damage::DeadBeyond(HOPELESS)),
+            Self::Duplicated => Kind::Halves(Damage::Doubled),
+            Self::Ordered => Kind::Halves(Damage::OutOfOrder),
+            Self::Addressing | Self::Synchronous => Kind::Comparison,
         }
     }
 
-    /// Runs half of it.
-    pub(crate) async fn half(self, stage: &Stage<'_>, guarded: bool) -> Result<Half, LessonError> {
-        match self {
-            Self::Lost => lost::run(stage, guarded).await,
-            Self::Acknowledged => acknowledged::run(stage, guarded).await,
-            Self::Retried => retried::run(stage, guarded).await,
-            Self::Duplicated => duplicated::run(stage, guarded).await,
-            Self::Ordered => ordered::run(stage, guarded).await,
-        }
+    /// Runs a part of it: a half, or all that it compares.
+    pub(crate) async fn part(self, stage: &Stage<'_>, guarded: bool) -> Result<Part, LessonError> {
+        Ok(match self {
+            Self::Lost => Part::Half(lost::run(stage, guarded).await?),
+            Self::Acknowledged => Part::Half(acknowledged::run(stage, guarded).await?),
+            Self::Retried => Part::Half(retried::run(stage, guarded).await?),
+            Self::Duplicated => Part::Half(duplicated::run(stage, guarded).await?),
+            Self::Ordered => Part::Half(ordered::run(stage, guarded).await?),
+            Self::Addressing => Part::Comparison(addressing::run(stage).await?),
+            Self::Synchronous => Part::Comparison(synchronous::run(stage).await?),
+        })
     }
+}
+
+/// What a part of a lesson has shown.
+pub(crate) enum Part {
+    Half(Half),
+    Comparison(Comparison),
 }

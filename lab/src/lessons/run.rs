@@ -6,7 +6,10 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 
-use super::{Broken, Choices, DemoArgs, Half, Lesson, LessonError, Programs, judge, show::Show, stage::Stage, table};
+use super::{
+    Broken, Choices, DemoArgs, Half, Kind, Lesson, LessonError, Programs, judge, lesson::Part, show::Show,
+    stage::Stage, table,
+};
 use crate::broker::{Login, Node, NodeOptions};
 
 /// How a run ended.
@@ -80,22 +83,40 @@ async fn hold_lessons(args: &DemoArgs, node: &Node, programs: &Programs, show: &
     for (number, lesson) in lessons.iter().enumerate() {
         show.line(format!("\n{}. {}", number + 1, lesson.name().to_uppercase()));
         lesson.story().iter().for_each(|sentence| show.line(format!("   {sentence}")));
-        for guarded in [false, true] {
-            show.line(if guarded { "   With the guarantee:" } else { "   Without:" });
+        let parts: &[bool] = if lesson.kind() == Kind::Comparison { &[true] } else { &[false, true] };
+        for &guarded in parts {
+            match (parts.len(), guarded) {
+                (1, _) => {}
+                (_, true) => show.line("   With the guarantee:"),
+                (_, false) => show.line("   Without:"),
+            }
             let choices = Choices::new(seed, lesson.name());
             let stage = Stage::new(node, programs, show, choices, guarded, number + 1)?;
-            let half = lesson.half(&stage, guarded).await?;
-            let wrong = judge(&half, lesson.damage());
+            let wrong = match (lesson.part(&stage, guarded).await?, lesson.kind()) {
+                (Part::Half(half), Kind::Halves(damage)) => {
+                    let wrong = judge(&half, damage);
+                    show.object(&object(&half, &wrong));
+                    halves.push(half);
+                    wrong
+                }
+                (Part::Half(_), Kind::Comparison) => unreachable!("a lesson that compares has no halves"),
+                (Part::Comparison(compared), _) => {
+                    show.line("");
+                    compared.in_columns().lines().for_each(|line| show.line(format!("     {line}")));
+                    show.object(&json!({ "compared": compared, "not_as_promised": said(&compared.wrong) }));
+                    compared.wrong
+                }
+            };
             wrong.iter().for_each(|wrong| show.line(format!("     NOT AS PROMISED: {wrong}")));
-            show.object(&object(&half, &wrong));
             broken.extend(wrong);
-            halves.push(half);
         }
     }
     let took = started.elapsed();
-    show.line(format!("\n{}", table(&halves)));
+    if !halves.is_empty() {
+        show.line(format!("\n{}", table(&halves)));
+    }
     show.object(&summary(node, seed, took, &halves, &broken));
-    show.line(verdict(&broken, took));
+    show.line(verdict(&lessons, &broken, took));
     Ok(if broken.is_empty() { Ran::AsPromised } else { Ran::Broken })
 }
 
@@ -123,10 +144,18 @@ fn said(broken: &[Broken]) -> Vec<String> {
     broken.iter().map(ToString::to_string).collect()
 }
 
-fn verdict(broken: &[Broken], took: Duration) -> String {
+fn verdict(lessons: &[Lesson], broken: &[Broken], took: Duration) -> String {
     let took = took.as_secs();
     if broken.is_empty() {
-        return format!("Each fault did its damage, and with the guarantee none. {took} s.");
+        let compares = |lesson: &Lesson| lesson.kind() == Kind::Comparison;
+        let mut said = String::new();
+        if !lessons.iter().all(compares) {
+            said.push_str("Each fault did its damage, and with the guarantee none. ");
+        }
+        if lessons.iter().any(compares) {
+            said.push_str("Who was to get a message got it. ");
+        }
+        return format!("{said}{took} s.");
     }
     let mut text = format!("NOT AS PROMISED, {} time(s), after {took} s:", broken.len());
     for broken in broken {

@@ -114,6 +114,11 @@ impl Running {
 }
 
 impl Ended {
+    /// Its exit status; -1 if a signal ended it.
+    pub(crate) fn code(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+
     /// An error if it ended otherwise than in one of these ways.
     pub(crate) fn with(self, codes: &[i32]) -> Result<Self, LessonError> {
         if self.status.code().is_some_and(|code| codes.contains(&code)) {

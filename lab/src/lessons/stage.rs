@@ -32,6 +32,7 @@ pub(crate) struct Stage<'a> {
     choices: Choices,
     guarded: bool,
     started: Cell<u64>,
+    acts: Cell<u64>,
 }
 
 impl<'a> Stage<'a> {
@@ -47,12 +48,22 @@ impl<'a> Stage<'a> {
         let name = format!("{lesson}-{}", if guarded { "with" } else { "without" });
         let folder = node.folder().join("lessons").join(name);
         fs::create_dir_all(&folder).map_err(LessonError::file("create", &folder))?;
-        Ok(Self { node, show, programs, folder, choices, guarded, started: Cell::new(0) })
+        Ok(Self { node, show, programs, folder, choices, guarded, started: Cell::new(0), acts: Cell::new(1) })
     }
 
     /// The choices that the seed makes here: both halves of a lesson get the same.
     pub(crate) fn choices(&self) -> Choices {
         self.choices.clone()
+    }
+
+    /// The number of the act, from 1: each has files of its own.
+    pub(crate) fn act(&self) -> u64 {
+        self.acts.get()
+    }
+
+    /// The next act begins.
+    pub(crate) fn next_act(&self) {
+        self.acts.set(self.acts.get() + 1);
     }
 
     /// A file of this half.

@@ -5,19 +5,31 @@ use super::Half;
 /// The halves as a table, a line each, with a heading.
 #[must_use]
 pub fn table(halves: &[Half]) -> String {
-    let heading = HEADING.map(str::to_owned);
-    let rows: Vec<[String; COLUMNS]> = std::iter::once(heading).chain(halves.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let heading = HEADING.map(str::to_owned).to_vec();
+    let rows: Vec<Vec<String>> = std::iter::once(heading).chain(halves.iter().map(|half| row(half).to_vec())).collect();
+    aligned(&rows)
+}
+
+/// Rows in columns, the first one a heading: texts to the left, numbers (and what stands for one) to the right; what the
+/// first column repeats stands once.
+pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or_default())
+        .collect();
+    let is_number = |column: usize| {
+        let mut cells = rows.iter().skip(1).map(|row| cell(row, column)).peekable();
+        cells.peek().is_some() && cells.all(|cell| cell.starts_with(|c: char| c.is_ascii_digit()) || cell == "–")
+    };
+    let numbers: Vec<bool> = (0..columns).map(is_number).collect();
     let mut text = String::new();
-    for (number, cells) in rows.iter().enumerate() {
-        // The name of a lesson stands once.
-        let again = number > 1 && cells[0] == rows[number - 1][0];
-        for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
-            let cell = if column == 0 && again { "" } else { cell };
+    for (number, row) in rows.iter().enumerate() {
+        let again = number > 1 && cell(row, 0) == cell(&rows[number - 1], 0);
+        for (column, width) in widths.iter().enumerate() {
+            let cell = if column == 0 && again { String::new() } else { cell(row, column) };
             let pad = " ".repeat(width - cell.chars().count());
-            let is_number = (2..COLUMNS - 1).contains(&column);
-            let (before, after) = if is_number { (pad.as_str(), "") } else { ("", pad.as_str()) };
+            let (before, after) = if numbers[column] { (pad.as_str(), "") } else { ("", pad.as_str()) };
             text.push_str(&format!("{before}{cell}{after}  "));
         }
         text.truncate(text.trim_end().len());

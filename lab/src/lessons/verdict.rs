@@ -25,6 +25,12 @@ pub struct Broken {
     what: String,
 }
 
+impl Broken {
+    pub(crate) fn of(lesson: &'static str, half: &'static str, act: &str, what: String) -> Self {
+        Self { lesson, half, act: act.to_owned(), what }
+    }
+}
+
 /// What is wrong with a half, act by act; nothing if it showed what it should.
 #[must_use]
 pub fn judge(half: &Half, damage: Damage) -> Vec<Broken> {
