@@ -5,8 +5,14 @@ use std::{fs, time::Duration};
 use correio_lab::broker::{Login, Node, QueueKind, for_each};
 use correio_tests::{
     programs::{Program, Ran},
-    queues::{by_id, exchange_with, fresh, take_all},
+    queues::{by_id, exchange_with, fresh, name, plain, take_all},
     work_queues::WorkQueue,
+};
+use futures_util::StreamExt;
+use lapin::{
+    BasicProperties,
+    options::{BasicConsumeOptions, BasicPublishOptions},
+    types::{AMQPValue, FieldTable},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -159,6 +165,135 @@ async fn no_broker_a_wrong_password_and_a_wrong_vhost_are_exit_code_3_and_show_n
             for secret in ["s3cret", node.password(Login::Lab)] {
                 assert!(!ran.stderr.contains(secret) && !ran.stdout.contains(secret), "{words}: a password shows");
             }
+        }
+    })
+    .await;
+}
+
+/// A service, played by a plain client, that answers what it is asked to: `fail` with an error, `silent` not at all, a number
+/// later than what came after it. Ends when dropped.
+struct Service(tokio::task::JoinHandle<()>);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Service {
+    async fn start(node: &Node, queue: &str) -> Self {
+        let (connection, channel) = plain(node).await;
+        let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+        let consuming = channel.basic_consume(name(queue), name(""), options, FieldTable::default());
+        let mut requests = consuming.await.unwrap();
+        Self(tokio::spawn(async move {
+            let mut held = None;
+            while let Some(Ok(request)) = requests.next().await {
+                let reply_to = request.properties.reply_to().clone().unwrap();
+                let mut properties =
+                    BasicProperties::default().with_correlation_id(request.properties.message_id().clone().unwrap());
+                let mut body = format!("re: {}", String::from_utf8_lossy(&request.data)).into_bytes();
+                match &request.data[..] {
+                    b"silent" => continue,
+                    b"fail" => {
+                        let mut headers = FieldTable::default();
+                        headers.insert(name("correio-error"), AMQPValue::LongString("no-stock".into()));
+                        headers.insert(name("correio-error-text"), AMQPValue::LongString("sold out".into()));
+                        properties = properties.with_headers(headers);
+                    }
+                    b"lines" => body = b"two\nlines".to_vec(),
+                    b"bytes" => body = vec![0xff, 0xfe],
+                    _ => {}
+                }
+                let reply = (reply_to, properties, body);
+                // Always the later one first.
+                let Some(earlier) = held.replace(reply) else { continue };
+                let Some(later) = held.take() else { continue };
+                for (reply_to, properties, body) in [later, earlier] {
+                    let options = BasicPublishOptions::default();
+                    let published =
+                        channel.basic_publish(name("correio.reply"), reply_to, options, &body, properties).await;
+                    published.unwrap();
+                }
+            }
+            drop(connection);
+        }))
+    }
+}
+
+async fn request(node: &Node, args: &[&str], input: &str) -> Ran {
+    Program::new("producer")
+        .args(["request"].iter().chain(args).copied())
+        .env("AMQP_URL", node.amqp_url(Login::Producer))
+        .stdin(input)
+        .finish(PATIENCE)
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_come_out_in_the_order_of_the_lines_although_they_came_in_another() {
+    for_each(async |node| {
+        let queue = fresh("service");
+        WorkQueue::shared(node, &queue).await;
+        let _service = Service::start(node, &queue).await;
+        let lines: String = (0..400).map(|n| format!("{n}\n")).collect();
+        let ran = request(node, &["--to", &queue], &lines).await;
+        assert_eq!(ran.code, Some(0), "{ran}");
+        let expected: String = (0..400).map(|n| format!("re: {n}\n")).collect();
+        assert_eq!(ran.stdout, expected);
+        assert!(ran.stderr.contains("400 of 400 have a reply") && ran.stderr.contains("95th"), "{ran}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_without_a_reply_prints_nothing_and_is_said_and_json_has_an_object_for_each() {
+    for_each(async |node| {
+        let queue = fresh("service");
+        WorkQueue::shared(node, &queue).await;
+        let _service = Service::start(node, &queue).await;
+        let lines = "one\nfail\nsilent\nlines\nbytes\ntwo\nthree\n";
+        let args = ["--to", &queue, "--deadline", "2"];
+        let ran = request(node, &args, lines).await;
+        assert_eq!(ran.code, Some(1), "{ran}");
+        assert_eq!(ran.stdout, "re: one\nre: two\nre: three\n");
+        for words in [
+            "line 2: the service replied with an error, no-stock: sold out",
+            "line 3: no reply within 2s",
+            "line 4: its reply is no line",
+            "line 5: its reply is no line",
+            "3 of 7 have a reply",
+            "deadline-passed 1",
+        ] {
+            assert!(ran.stderr.contains(words), "{words}: {ran}");
+        }
+
+        let ran = request(node, &[&args[..], &["--json"]].concat(), lines).await;
+        assert_eq!(ran.code, Some(1), "{ran}");
+        let objects: Vec<serde_json::Value> =
+            ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let numbers: Vec<_> = objects.iter().map(|object| object["line"].as_u64().unwrap()).collect();
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!((&objects[0]["reply"], &objects[3]["reply"]), (&"re: one".into(), &"two\nlines".into()));
+        assert_eq!(objects[4]["reply_base64"], "//4=");
+        let remote = serde_json::json!({"kind": "remote", "remote_kind": "no-stock", "text": "sold out"});
+        assert_eq!((&objects[1]["error"], &objects[2]["error"]["kind"]), (&remote, &"deadline-passed".into()));
+        assert!(objects.iter().all(|object| object["id"].is_string()), "{ran}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_there_is_no_such_service_is_said_at_once_with_the_way_out() {
+    for_each(async |node| {
+        for (args, way_out) in [
+            (["--to", "nobody-lives-here"], "broker apply --queue nobody-lives-here"),
+            (["--mailbox", "nobody"], "consumer run --mailbox nobody"),
+        ] {
+            // The deadline is far beyond the test's patience.
+            let ran = request(node, &[&args[..], &["--deadline", "3600"]].concat(), "one\ntwo\n").await;
+            assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran}");
+            assert!(ran.stderr.contains("line 2: no such service") && ran.stderr.contains(way_out), "{ran}");
         }
     })
     .await;
