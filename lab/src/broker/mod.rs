@@ -26,11 +26,11 @@ mod named;
 mod node;
 mod node_faults;
 mod node_files;
-mod place;
+pub(crate) mod place;
 mod ports;
 mod process;
 mod queues;
-mod run;
+pub(crate) mod run;
 mod server;
 mod watchdog;
 

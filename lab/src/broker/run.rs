@@ -9,7 +9,15 @@ use tokio::{
 };
 
 /// Runs the command, waits for its end, and gives back what it printed on standard output.
-pub(crate) async fn run(command: &mut Command, deadline: Duration) -> Result<String, LabError> {
+///
+/// # Errors
+///
+/// [`LabError::CannotRun`]; [`LabError::CommandFailed`] with the end of what it printed; [`LabError::TimedOut`].
+///
+/// # Cancel safety
+///
+/// The command is killed when this future is dropped.
+pub async fn run(command: &mut Command, deadline: Duration) -> Result<String, LabError> {
     let line = line_of(command);
     let mut child = command
         .stdin(Stdio::null())
