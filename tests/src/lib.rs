@@ -1,6 +1,7 @@
 //! What the tests of the whole kit share.
 
 pub mod consuming;
+pub mod foreign_clients;
 pub mod programs;
 pub mod queues;
 pub mod scale;
