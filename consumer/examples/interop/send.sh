@@ -9,7 +9,8 @@
 # amqp-publish can say less than the other clients. It sets no message_id: a consumer counts the message as "without
 # an id" and cannot tell a second copy of it. No app_id and no type: it has no origin, and only a consumer without
 # types handles it. And it has neither confirms nor `mandatory`: exit code 0 says that it left, not that it arrived.
-# `producer send` does all of that from the shell.
+# `producer send` does all of that from the shell. Nor can amqp-tools ask a service: amqp-consume does not tell when its queue
+# for the answer is bound, and an answer that comes before is lost. `producer request` asks from the shell.
 set -eu
 
 mode=$1 name=

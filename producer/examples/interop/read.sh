@@ -11,6 +11,9 @@
 #
 # amqp-consume cannot make a queue that lasts: in the last three modes it is gone, with what is in it, when this ends.
 # One that lasts is made by `consumer run --mailbox ana`, and read here as it is: sh read.sh queue correio.mailbox.ana
+#
+# Nor can amqp-tools answer a request: amqp-consume does not show whom to answer, and amqp-publish sets no correlation_id.
+# `consumer run --exec` answers from the shell.
 set -eu
 
 case $1 in
