@@ -111,7 +111,7 @@ pub enum Presence {
     MadeNow,
 }
 
-/// Makes an own queue where it is not there yet, with the queues around it, and says whether it was there.
+/// Makes an own queue where it is not there yet, with the queues around it, renews those, and says whether it was there.
 ///
 /// # Errors
 ///
@@ -133,13 +133,23 @@ pub async fn ensure(connections: &Connections, own: &OwnQueue) -> Result<Presenc
     if !lease.channel().status().connected() {
         lease.reopen().await?;
     }
-    declare_all(&lease, &topology).await?;
+    match declare_all(&lease, &topology).await {
+        // It was there when it was declared, and gone when it was bound: its time was over in between.
+        Err(DeclareError::Refused { cause: ReplyCause::NotFound { .. }, .. }) => {
+            lease.reopen().await?;
+            declare_all(&lease, &topology).await?;
+        }
+        declared => declared?,
+    }
     lease.give_back().await?;
+    // Else those that were there would expire as if nobody had come: at each start, not only while somebody stays.
+    renew(connections, own).await?;
     Ok(presence)
 }
 
 /// Keeps the queues around an own queue from expiring, which have no consumer: reading from a quorum queue renews its
-/// lease, declaring it again does not. To be called several times in the time that [`OwnQueue::expires`] says.
+/// lease, declaring it again does not. To be called as often as [`OwnQueue::renewal`] says. One that is gone is made
+/// again; the own queue itself is not, because RabbitMQ 3.10 forgets to tell its consumer of a loss that is mended at once.
 ///
 /// A message that is read for this goes back to its place.
 ///
@@ -151,11 +161,11 @@ pub async fn ensure(connections: &Connections, own: &OwnQueue) -> Result<Presenc
 ///
 /// Cancel safe: a message that was read goes back with the channel.
 pub async fn renew(connections: &Connections, own: &OwnQueue) -> Result<(), DeclareError> {
-    for queue in own.topology().queues().iter().skip(1) {
-        let lease = connections.channel().await?;
+    let mut lease = connections.channel().await?;
+    let topology = own.topology();
+    for queue in topology.queues().iter().skip(1) {
         let name = short_string(queue.name());
-        let got = lease.bounded(Step::Renew, lease.channel().basic_get(name, BasicGetOptions::default())).await;
-        match got {
+        match lease.bounded(Step::Renew, lease.channel().basic_get(name, BasicGetOptions::default())).await {
             Ok(Some(message)) => {
                 let back = BasicNackOptions { multiple: false, requeue: true };
                 let tag = message.delivery.delivery_tag;
@@ -163,14 +173,13 @@ pub async fn renew(connections: &Connections, own: &OwnQueue) -> Result<(), Decl
             }
             Ok(None) => {}
             Err(ConnectError::Refused { cause: ReplyCause::NotFound { .. }, .. }) => {
-                lease.give_back().await?;
-                ensure(connections, own).await?;
-                continue;
+                lease.reopen().await?;
+                declare_all(&lease, &topology.only(queue)).await?;
             }
             Err(error) => return Err(error.into()),
         }
-        lease.give_back().await?;
     }
+    lease.give_back().await?;
     Ok(())
 }
 

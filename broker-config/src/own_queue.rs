@@ -156,6 +156,12 @@ impl OwnQueue {
         self.expires
     }
 
+    /// How often the queues around it are to be renewed while it has a consumer: they have none ([`renew`](crate::renew)).
+    #[must_use]
+    pub fn renewal(&self) -> Duration {
+        self.expires / 4
+    }
+
     /// Whether only one consumer at a time gets messages.
     #[must_use]
     pub fn has_single_active_consumer(&self) -> bool {
@@ -187,7 +193,9 @@ impl OwnQueue {
             }
         };
         let topology = Topology::default().with_queue(queue_of(queue), routes);
-        company.fold(topology, |topology, (queue, route)| topology.with_queue(queue_of(queue), [route]))
+        // Its last consumer may have gone just before the next renewal: what was parked stays as long as what was not read.
+        let around = self.expires + 2 * self.renewal();
+        company.fold(topology, |topology, (queue, route)| topology.with_queue(queue.expires(around), [route]))
     }
 
     fn work_queue(&self) -> Result<WorkQueue, WorkQueueError> {
@@ -221,6 +229,13 @@ impl Topology {
         }
         self.queues.push(queue);
         self
+    }
+
+    /// One of its queues, with its bindings.
+    #[must_use]
+    pub(crate) fn only(&self, queue: &Queue) -> Self {
+        let its = self.bindings.iter().filter(|binding| binding.queue == *queue.name());
+        Self::default().with_queue(queue.clone(), its.map(|binding| binding.route.clone()))
     }
 }
 
@@ -280,9 +295,12 @@ mod tests {
     fn all_of_it_goes_when_nobody_comes_for_too_long() {
         for own in [group("g", "#"), OwnQueue::listener("x").unwrap(), OwnQueue::replies("u").unwrap()] {
             let own = own.expiring_after(Duration::from_secs(60)).unwrap();
-            for queue in own.topology().queues() {
-                assert_eq!(queue.arguments()["x-expires"], Argument::Number(60_000), "{}", queue.name());
-            }
+            let expires: Vec<_> =
+                own.topology().queues().iter().map(|queue| queue.arguments()["x-expires"].clone()).collect();
+            assert_eq!(expires[0], Argument::Number(60_000));
+            // Those around it were renewed last some time before its last consumer went.
+            let sooner = Argument::Number((60_000 + own.renewal().as_millis()) as i64);
+            assert!(expires[1..].iter().all(|expires| *expires == Argument::Number(90_000)), "{sooner} is the least");
         }
         for wrong in [Duration::ZERO, Duration::from_secs(50 * 24 * 3600)] {
             let refused = group("g", "#").expiring_after(wrong);

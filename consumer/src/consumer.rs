@@ -239,8 +239,10 @@ impl Consumer {
             if !is_first {
                 sleep(backoff.next_delay()).await;
             }
+            let mut is_there = is_first;
             loop {
-                match self.subscribe(connections, is_first).await {
+                // What was there when the consumer began may be gone when it subscribes.
+                match self.subscribe(connections, std::mem::take(&mut is_there)).await {
                     Ok(link) => return link,
                     Err(error) => {
                         let pause = backoff.next_delay();
@@ -263,8 +265,8 @@ impl Consumer {
         }
     }
 
-    async fn subscribe(&self, connections: &Connections, is_first: bool) -> Result<Subscribed, SubscribeError> {
-        if let Some(own) = self.settings.own.as_ref().filter(|_| !is_first)
+    async fn subscribe(&self, connections: &Connections, is_there: bool) -> Result<Subscribed, SubscribeError> {
+        if let Some(own) = self.settings.own.as_ref().filter(|_| !is_there)
             && ensure(connections, own).await? == Presence::MadeNow
         {
             tracing::warn!(%own, "its queue was gone and is made anew: what was in it is lost");
@@ -276,7 +278,7 @@ impl Consumer {
     async fn keep_from_expiring(&self) -> Infallible {
         let Some(own) = &self.settings.own else { return std::future::pending().await };
         loop {
-            sleep(own.expires() / RENEWALS).await;
+            sleep(own.renewal()).await;
             let connections = self.connections();
             if let Err(error) = renew(&connections, own).await {
                 tracing::warn!(%own, %error, "the queues around it were not renewed");
@@ -330,5 +332,3 @@ const COPIES: &str = "copies";
 /// A subscription that lived so long was a good one.
 const GOOD_WHILE: Duration = Duration::from_secs(10);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
-/// How often in the time of an expiry the queues around an own queue are renewed.
-const RENEWALS: u32 = 4;
