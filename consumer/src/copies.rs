@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use correio_message::Envelope;
-use correio_producer::{Outcome, Producer};
+use correio_producer::{Outcome, Producer, SendFailure};
 use tokio::time::timeout;
 
 /// Publishes copies. The producer does; tests have others.
@@ -21,6 +21,9 @@ pub(crate) enum NotCopied {
     /// There is no such queue; the broker does not have the copy.
     #[error("{0}")]
     NoQueue(String),
+    /// It cannot be sent as it is; the broker does not have the copy.
+    #[error("{0}")]
+    Unsendable(String),
     /// It was refused, or never answered; the broker may have the copy.
     #[error("{0}")]
     Unconfirmed(String),
@@ -34,8 +37,13 @@ impl CopyPublisher for Producer {
                     Ok(receipt) => match receipt.await {
                         Outcome::Confirmed => Ok(()),
                         Outcome::Unroutable { reason } => Err(NotCopied::NoQueue(reason)),
+                        // The broker takes no message of this size, or with these properties.
+                        Outcome::Refused { reason } if reason.starts_with("406") => Err(NotCopied::Unsendable(reason)),
                         other => Err(NotCopied::Unconfirmed(other.to_string())),
                     },
+                    Err(error) if matches!(error.cause, SendFailure::HeadersTooLarge { .. }) => {
+                        Err(NotCopied::Unsendable(error.cause.to_string()))
+                    }
                     Err(error) => Err(NotCopied::Unconfirmed(error.to_string())),
                 }
             };

@@ -9,7 +9,7 @@ use std::{
 use correio_guarantees::{HandledId, Place};
 use correio_message::{DeadReason, Envelope, Sequence};
 
-use crate::{context::Received, order::Lane};
+use crate::{context::Received, order::Lane, reply::Reply};
 
 /// The name of a held message, never given twice.
 ///
@@ -57,6 +57,8 @@ pub(crate) enum Stage {
     Remembering(End),
     /// Its copy is being published, or waits to be published again.
     Copying(Box<Copying>),
+    /// The work is done and remembered, and its answer is on its way to who asked.
+    Answering,
 }
 
 /// A copy on its way.
@@ -71,9 +73,9 @@ pub(crate) struct Copying {
 #[derive(Debug)]
 pub(crate) enum End {
     /// Its handler succeeded, and this is the answer to who asked.
-    Handled { reply: Option<Box<Envelope>> },
+    Handled { reply: Option<Reply> },
     /// Its handler asked to forget it.
-    Dropped { reason: String, reply: Option<Box<Envelope>> },
+    Dropped { reason: String },
 }
 
 /// A copy that is to be on its queue before the original is acknowledged.
@@ -83,24 +85,17 @@ pub(crate) enum Copy {
     Retry { envelope: Envelope, due: Instant, delay: Duration, attempt: NonZeroU32 },
     /// For the parking queue.
     DeadLetter { envelope: Envelope, reason: DeadReason, error: String },
-    /// For who asked: the work is done, or given up.
-    Reply { envelope: Envelope },
 }
 
 impl Copy {
     pub(crate) fn envelope(&self) -> &Envelope {
         match self {
-            Self::Retry { envelope, .. } | Self::DeadLetter { envelope, .. } | Self::Reply { envelope } => envelope,
+            Self::Retry { envelope, .. } | Self::DeadLetter { envelope, .. } => envelope,
         }
     }
 }
 
 impl Held {
-    /// Whether all that is left to do is to publish its answer.
-    pub(crate) fn is_answering(&self) -> bool {
-        matches!(&self.stage, Stage::Copying(copying) if matches!(copying.copy, Copy::Reply { .. }))
-    }
-
     /// When who asked stops waiting, in microseconds since 1970.
     pub(crate) fn deadline_us(&self) -> Option<u64> {
         self.received.as_ref().and_then(|received| received.decoded.message.deadline_us)

@@ -33,6 +33,7 @@ use crate::{
     startup::Company,
 };
 
+mod answering;
 mod handling;
 mod logging;
 mod settling;
@@ -98,6 +99,10 @@ pub(crate) struct Pipeline {
     order: Order,
     /// To be handled again, before anything new.
     again: VecDeque<Ticket>,
+    /// Answers on their way, some of them to messages that are not held any more.
+    answers: BTreeMap<Ticket, answering::Answering>,
+    /// Answers are refused here, each at the price of a channel.
+    may_not_answer: bool,
     /// When something that waits is to go on.
     timers: BTreeSet<(Instant, Ticket)>,
     /// How many handlers are at work or about to be.
@@ -129,6 +134,8 @@ impl Pipeline {
             last_ticket: 0,
             ids: BTreeMap::new(),
             again: VecDeque::new(),
+            answers: BTreeMap::new(),
+            may_not_answer: false,
             timers: BTreeSet::new(),
             busy: 0,
             begun: 0,
@@ -259,14 +266,16 @@ impl Pipeline {
     }
 
     fn on_timer(&mut self, ticket: Ticket) {
-        let Some(held) = self.held.get(&ticket) else { return };
+        let Some(held) = self.held.get(&ticket).filter(|held| !matches!(held.stage, Stage::Answering)) else {
+            return self.answer_again(ticket);
+        };
         match &held.stage {
             Stage::Waiting => self.again.push_back(ticket),
             Stage::Copying(copying) => {
                 let copy = copying.copy.envelope().clone();
                 self.effects.push(Effect::Publish { ticket, copy });
             }
-            Stage::Ordering | Stage::Admitting | Stage::Handling | Stage::Remembering(_) => {}
+            Stage::Ordering | Stage::Admitting | Stage::Handling | Stage::Remembering(_) | Stage::Answering => {}
         }
     }
 
@@ -291,7 +300,7 @@ impl Pipeline {
     /// Whether one more delivery fits. What is acknowledged on receipt cannot go back, so that no more of it is taken
     /// than may be handled.
     pub(crate) fn has_room(&self) -> bool {
-        let held = self.held.len();
+        let held = self.held.len() + self.answers.keys().filter(|ticket| !self.held.contains_key(ticket)).count();
         let on_receipt = self.rules.acknowledgement == Acknowledgement::OnDelivery;
         let most = self.rules.stop_after_count.filter(|_| on_receipt);
         held < usize::from(self.rules.processing.prefetch())

@@ -124,10 +124,13 @@ pub fn dead_letter(arrived: &Envelope, parking_queue: ShortText, letter: &DeadLe
     copy
 }
 
-/// The copy that gives a dead letter another life in its work queue: same identity, attempts counted anew.
+/// The copy that gives a dead letter another life in its work queue: same identity, attempts counted anew, and no deadline:
+/// who replays a request wants it done, whoever has stopped waiting for the answer.
 #[must_use]
 pub fn replay(parked: &Envelope, queue: ShortText) -> Envelope {
-    built(parked, Route { exchange: Exchange::Queue.name(), routing_key: queue })
+    let mut copy = built(parked, Route { exchange: Exchange::Queue.name(), routing_key: queue });
+    copy.properties.headers.remove(header::DEADLINE_US);
+    copy
 }
 
 /// Why and when a message was parked.

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use correio_guarantees::{Admission, Failure, GapCause, Place, RetrySchedule, Retrying, Settlement, Verdict, decide};
+use correio_guarantees::{
+    Admission, Failure, GapCause, Place, RetrySchedule, Retrying, Settlement, Verdict, decide, jittered,
+};
 use correio_message::DeadReason;
 
 use super::{Effect, Moment, Pipeline};
@@ -61,10 +63,17 @@ impl Pipeline {
     fn begin(&mut self, ticket: Ticket, now: Moment) {
         let Some(held) = self.held.get_mut(&ticket) else { return };
         if held.deadline_us().is_some_and(|deadline| deadline <= now.unix_us) {
+            if held.first_failed_at_us.is_some() {
+                // Its failure must not be forgotten with it.
+                let error = "its deadline passed while it waited for its next try".to_owned();
+                return self.park(ticket, DeadReason::Failed, error, now);
+            }
             self.counts.late_requests(1);
-            tracing::info!(message = held.name(), "a request came too late: who asked has stopped waiting");
-            self.settle(ticket, now.at);
-            return;
+            tracing::warn!(
+                message = held.name(),
+                "a request is too late: who asked has stopped waiting, or the clocks differ"
+            );
+            return self.settle(ticket, now.at);
         }
         self.busy += 1;
         if !held.started {
@@ -91,6 +100,9 @@ impl Pipeline {
             Admission::AlreadyHandled => {
                 self.busy -= 1;
                 self.counts.duplicates(1);
+                // Who asks a second time would wait in vain. A first answer went out before this one.
+                let twice = "a request with this id was handled before, and its answer was sent then";
+                self.answer(ticket, Reply::error("already-handled", twice), now);
                 self.settle(ticket, now.at);
             }
             Admission::InFlight => {
@@ -159,12 +171,8 @@ impl Pipeline {
             self.on_settlement(ticket, self.within_deadline(ticket, settlement, error, now), now);
         } else {
             let end = match result {
-                Ok(Verdict::Drop { reason }) => {
-                    let reply = self.reply(ticket, Reply::error("dropped", reason.as_str()), now);
-                    End::Dropped { reason, reply }
-                }
-                // Who asked is told that it is done, if there is nothing else to say.
-                _ => End::Handled { reply: self.reply(ticket, reply.unwrap_or_else(|| Reply::new("")), now) },
+                Ok(Verdict::Drop { reason }) => End::Dropped { reason },
+                _ => End::Handled { reply },
             };
             self.remember(ticket, end, now);
         }
@@ -173,7 +181,7 @@ impl Pipeline {
     fn on_settlement(&mut self, ticket: Ticket, settlement: Settlement, now: Moment) {
         match settlement {
             Settlement::Acknowledge => self.remember(ticket, End::Handled { reply: None }, now),
-            Settlement::Drop { reason } => self.remember(ticket, End::Dropped { reason, reply: None }, now),
+            Settlement::Drop { reason } => self.remember(ticket, End::Dropped { reason }, now),
             Settlement::RetryLater { delay, attempt } => {
                 self.counts.retried(1);
                 self.send_round(ticket, delay, attempt, now);
@@ -197,7 +205,8 @@ impl Pipeline {
         let (Settlement::RetryLater { delay, .. } | Settlement::RetryInPlace { delay, .. }) = &settlement else {
             return settlement;
         };
-        let again_at_us = now.unix_us.saturating_add(delay.as_micros().try_into().unwrap_or(u64::MAX));
+        let again = jittered(*delay, 1.0);
+        let again_at_us = now.unix_us.saturating_add(again.as_micros().try_into().unwrap_or(u64::MAX));
         match self.held.get(&ticket).and_then(Held::deadline_us) {
             Some(deadline) if deadline <= again_at_us => {
                 let error = error.unwrap_or_else(|| "its handler asked for another try".to_owned());

@@ -124,7 +124,7 @@ impl Pipeline {
         for (ticket, _) in remembered {
             let Some(held) = self.held.get_mut(&ticket) else { continue };
             if let Stage::Remembering(end) = std::mem::replace(&mut held.stage, Stage::Waiting) {
-                self.finish(ticket, end, now.at);
+                self.finish(ticket, end, now);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use correio_guarantees::{Place, jittered};
-use correio_message::{Attempt, DeadLetter, DeadReason, Durability, Envelope, dead_letter, retry};
+use correio_message::{Attempt, DeadLetter, DeadReason, Envelope, dead_letter, retry};
 
 use super::{Effect, Moment, Pipeline};
 use crate::{
@@ -26,12 +26,12 @@ impl Pipeline {
                 held.stage = Stage::Remembering(end);
                 self.log.to_remember.push((ticket, id));
             }
-            None => self.finish(ticket, end, now.at),
+            None => self.finish(ticket, end, now),
         }
     }
 
     /// The work is done and remembered.
-    pub(super) fn finish(&mut self, ticket: Ticket, end: End, now: Instant) {
+    pub(super) fn finish(&mut self, ticket: Ticket, end: End, now: Moment) {
         let lost = self.is_lost(ticket);
         let Some(held) = self.held.get(&ticket) else { return };
         let reply = match end {
@@ -40,34 +40,25 @@ impl Pipeline {
                 if held.place == Place::Late {
                     self.counts.out_of_order(1);
                 }
-                reply
+                // Who asked is told that it is done, if there is nothing else to say.
+                reply.unwrap_or_else(|| Reply::new(""))
             }
-            End::Dropped { reason, reply } => {
+            End::Dropped { reason } => {
                 self.counts.dropped(1);
                 tracing::info!(message = held.name(), reason, "a message was dropped, as its handler asked");
-                reply
+                Reply::error("dropped", reason)
             }
         };
         if lost {
             self.counts.lost_acks(1);
         }
         self.done += 1;
-        match reply {
-            None => self.settle(ticket, now),
-            Some(envelope) if lost => {
-                // It comes again and is known then, so that this is the only answer; nothing here waits for its confirm.
-                self.effects.push(Effect::Publish { ticket, copy: *envelope });
-                self.settle(ticket, now);
-            }
-            Some(envelope) => self.copy(ticket, Copy::Reply { envelope: *envelope }),
+        let is_answering = self.answer(ticket, reply, now);
+        match self.held.get_mut(&ticket) {
+            // It is acknowledged when its answer has arrived.
+            Some(held) if is_answering && !lost => held.stage = Stage::Answering,
+            _ => self.settle(ticket, now.at),
         }
-    }
-
-    /// The answer to who asked, on the wire; `None` if nobody did.
-    pub(super) fn reply(&self, ticket: Ticket, reply: Reply, now: Moment) -> Option<Box<Envelope>> {
-        let received = self.held.get(&ticket)?.received.clone()?;
-        let message = reply.addressed_for(&received.decoded.message, &self.rules.queue, now.unix_us)?;
-        Some(Box::new(message.encode(Durability::Persistent)))
     }
 
     /// Nothing is owed for this message any more: it is acknowledged, its number filled, its lane free.
@@ -167,6 +158,9 @@ impl Pipeline {
 
     /// What became of a copy: on its queue, or why that is not known.
     pub(crate) fn on_copy(&mut self, ticket: Ticket, outcome: Result<(), NotCopied>, now: Moment) {
+        if self.answers.contains_key(&ticket) {
+            return self.on_answer(ticket, outcome, now);
+        }
         // Its channel may be gone: the original comes again, and deduplication knows the copy by its id.
         let Some(held) = self.held.get_mut(&ticket) else { return };
         let name = held.name();
@@ -174,29 +168,23 @@ impl Pipeline {
         let Copying { copy, tries } = &mut **copying;
         match outcome {
             Ok(()) => {
-                let mut reply = None;
+                let mut failed = None;
                 match copy {
                     Copy::Retry { due, .. } => {
                         let due = (*due).max(now.at);
                         self.retry_due = Some(self.retry_due.map_or(due, |other| other.max(due)));
                     }
-                    Copy::Reply { .. } => self.counts.replied(1),
                     Copy::DeadLetter { reason, error, .. } => {
                         tracing::warn!(message = name, %reason, error, "a message was parked as a dead letter");
                         self.counts.dead(1);
                         self.done += 1;
-                        reply = Some(Reply::error(reason.as_str(), std::mem::take(error)));
+                        failed = Some(Reply::error(reason.as_str(), std::mem::take(error)));
                     }
                 }
-                match reply.and_then(|reply| self.reply(ticket, reply, now)) {
-                    Some(envelope) => self.copy(ticket, Copy::Reply { envelope: *envelope }),
-                    None => self.settle(ticket, now.at),
+                if let Some(failed) = failed {
+                    self.answer(ticket, failed, now);
                 }
-            }
-            Err(cause) if matches!(copy, Copy::Reply { .. }) => {
-                // Its queue is gone, or nobody knows: who asked hears of it by their own deadline.
-                self.counts.unanswered(1);
-                tracing::info!(message = name, %cause, "an answer did not reach who asked");
+                // The letter is safe: not a second one for want of an answer.
                 self.settle(ticket, now.at);
             }
             Err(cause) => {

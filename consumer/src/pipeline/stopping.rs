@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Effect, Pipeline};
 use crate::{
-    held::{Held, Stage, Ticket},
+    held::{Stage, Ticket},
     processing::Acknowledgement,
 };
 
@@ -36,18 +36,20 @@ impl Pipeline {
     pub(crate) fn is_drained(&self) -> bool {
         let begun = |stage: &Stage| !matches!(stage, Stage::Ordering | Stage::Waiting);
         match self.rules.acknowledgement {
-            Acknowledgement::OnDelivery => self.held.is_empty(),
-            Acknowledgement::AfterHandling => !self.held.values().any(|held| begun(&held.stage)),
+            Acknowledgement::OnDelivery => self.held.is_empty() && self.answers.is_empty(),
+            Acknowledgement::AfterHandling => {
+                self.answers.is_empty() && !self.held.values().any(|held| begun(&held.stage))
+            }
         }
     }
 
     /// The time for draining is over, and no handler is at work any more: the rest goes back.
     pub(crate) fn on_drain_over(&mut self, now: Instant) {
+        self.give_answers_up();
         for ticket in self.tickets(|_, _| true) {
             let Some(held) = self.held.get(&ticket) else { continue };
-            if held.is_answering() {
+            if matches!(held.stage, Stage::Answering) {
                 // The work is done; given back, it would be done again.
-                self.counts.unanswered(1);
                 self.settle(ticket, now);
                 continue;
             }
@@ -90,11 +92,11 @@ impl Pipeline {
     pub(crate) fn on_channel_lost(&mut self) {
         self.counts.lost_acks(std::mem::take(&mut self.settled));
         self.acks.on_channel_opened();
-        let held = &self.held;
+        let answers = &self.answers;
         self.effects.retain(|effect| match effect {
             Effect::Handle { .. } | Effect::End(_) => true,
-            // An answer is owed whatever becomes of the message; a message that is not held any more waits for nothing.
-            Effect::Publish { ticket, .. } => held.get(ticket).is_none_or(Held::is_answering),
+            // An answer is owed whatever becomes of the message.
+            Effect::Publish { ticket, .. } => answers.contains_key(ticket),
             Effect::GiveBack { .. } | Effect::CloseChannel => false,
         });
         if self.rules.acknowledgement == Acknowledgement::OnDelivery {
@@ -102,7 +104,7 @@ impl Pipeline {
         }
         self.order.on_channel_lost();
         self.again.clear();
-        self.timers.clear();
+        self.timers.retain(|(_, ticket)| answers.contains_key(ticket));
         for ticket in self.tickets(|_, _| true) {
             let Some(held) = self.held.get_mut(&ticket) else { continue };
             held.tag = None;

@@ -212,6 +212,7 @@ impl History {
         let (ticket, copy) = self.publishing.remove(0);
         let outcome = outcome.map_err(|cause| match cause {
             "no queue" => NotCopied::NoQueue(cause.to_owned()),
+            "too large" => NotCopied::Unsendable(cause.to_owned()),
             _ => NotCopied::Unconfirmed(cause.to_owned()),
         });
         self.pipeline.on_copy(ticket, outcome, self.now);

@@ -53,7 +53,11 @@ fn a_request_that_fails_for_good_is_parked_and_answered_with_its_error() {
     h.deliver(&request(&h, "a", SECOND));
     h.fail("a");
     assert_eq!(h.confirm(Ok(())).route.exchange, "correio.dead");
-    assert!(h.acknowledged.is_empty());
+    assert_eq!(
+        h.acknowledged.len(),
+        1,
+        "the letter is safe, and for want of an answer there shall not be a second one"
+    );
     let error = answer(&h.confirm(Ok(()))).error.unwrap();
     assert_eq!(error.to_string(), "failed: no stock");
     assert_eq!((h.acknowledged.len(), h.tally().dead, h.tally().replied), (1, 1, 1));
@@ -101,17 +105,100 @@ fn a_retry_past_the_deadline_is_not_waited_for() {
 #[test]
 fn an_answer_that_nobody_can_have_is_counted_and_the_request_is_done() {
     let mut h = History::of(independent(4, 5));
-    for (id, cause) in [("a", "no queue"), ("b", "silence")] {
+    h.deliver(&request(&h, "gone", SECOND));
+    h.done("gone");
+    h.confirm(Err("no queue"));
+    assert!(h.publishing.is_empty());
+    assert_eq!((h.tally().unanswered, h.acknowledged.len()), (1, 1));
+}
+
+#[test]
+fn an_answer_that_is_not_confirmed_is_sent_again_as_long_as_somebody_waits_for_it() {
+    let mut h = History::of(independent(4, 5));
+    h.deliver(&request(&h, "a", 5 * SECOND));
+    h.done("a");
+    h.confirm(Err("silence"));
+    assert!(h.publishing.is_empty() && h.acknowledged.is_empty());
+    h.pass(SECOND);
+    h.confirm(Err("silence"));
+    h.pass(2 * SECOND);
+    h.confirm(Ok(()));
+    assert_eq!((h.tally().replied, h.acknowledged.len()), (1, 1));
+
+    h.deliver(&request(&h, "b", SECOND));
+    h.done("b");
+    h.confirm(Err("silence"));
+    h.pass(SECOND);
+    h.confirm(Err("silence"));
+    assert!(h.publishing.is_empty(), "nobody waits for it any more");
+    assert_eq!((h.tally().unanswered, h.acknowledged.len()), (1, 2));
+}
+
+#[test]
+fn an_answer_that_cannot_be_sent_is_an_error_for_who_asked() {
+    let mut h = History::of(independent(4, 5));
+    h.deliver(&request(&h, "a", SECOND));
+    h.done("a");
+    h.confirm(Err("too large"));
+    let error = answer(&h.confirm(Ok(()))).error.unwrap();
+    assert_eq!(error.to_string(), "unsendable: too large");
+    assert_eq!((h.tally().replied, h.acknowledged.len()), (1, 1));
+}
+
+#[test]
+fn where_answers_are_refused_only_the_first_one_is_tried() {
+    let mut h = History::of(independent(4, 5));
+    for id in ["a", "b"] {
         h.deliver(&request(&h, id, SECOND));
         h.done(id);
-        h.confirm(Err(cause));
+        if id == "a" {
+            h.confirm(Err("refused: 403 ACCESS_REFUSED"));
+        }
     }
     assert!(h.publishing.is_empty());
     assert_eq!((h.tally().unanswered, h.acknowledged.len()), (2, 2));
 }
 
 #[test]
-fn an_answer_is_given_although_the_channel_is_lost_and_the_request_that_comes_again_gets_no_second() {
+fn a_failed_request_whose_time_is_over_when_it_comes_back_is_parked_and_not_forgotten() {
+    let mut h = History::of(independent(4, 5));
+    h.deliver(&request(&h, "a", 10 * SECOND));
+    h.fail("a");
+    let copy = h.confirm(Ok(()));
+    h.pass(11 * SECOND);
+    h.deliver_envelope(copy);
+    assert!(h.running().is_empty());
+    assert_eq!(h.confirm(Ok(())).route.exchange, "correio.dead");
+    assert_eq!((h.tally().dead, h.tally().late_requests), (1, 0));
+}
+
+#[test]
+fn who_asks_again_under_an_id_that_was_handled_is_told_so() {
+    let mut h = History::of(independent(4, 5));
+    h.deliver(&request(&h, "a", SECOND));
+    h.done("a");
+    h.confirm(Ok(()));
+    h.deliver(&request(&h, "a", 10 * SECOND));
+    assert_eq!(answer(&h.confirm(Ok(()))).error.unwrap().kind, "already-handled");
+    assert_eq!((h.tally().handled, h.tally().duplicates, h.acknowledged.len()), (1, 1, 2));
+}
+
+#[test]
+fn stopping_without_a_channel_waits_for_the_answers_that_are_owed() {
+    let mut h = History::of(independent(4, 5));
+    h.deliver(&request(&h, "a", 10 * SECOND));
+    h.lose_channel();
+    h.done("a");
+    assert!(h.pipeline.may_subscribe(), "nothing here is at work");
+    h.pipeline.on_stopping();
+    assert!(!h.pipeline.is_drained());
+    h.confirm(Ok(()));
+    assert!(h.pipeline.is_drained());
+    assert_eq!(h.tally().replied, 1);
+}
+
+#[test]
+fn an_answer_is_given_although_the_channel_is_lost_and_the_request_that_comes_again_is_not_worked_on() {
     let mut h = History::of(independent(4, 5));
     for id in ["at work", "answering"] {
         h.deliver(&request(&h, id, 10 * SECOND));
@@ -126,7 +213,10 @@ fn an_answer_is_given_although_the_channel_is_lost_and_the_request_that_comes_ag
     for id in ["at work", "answering"] {
         h.deliver(&request(&h, id, 10 * SECOND));
     }
-    assert!(h.running().is_empty() && h.publishing.is_empty());
+    assert!(h.running().is_empty());
+    for _ in 0..2 {
+        assert_eq!(answer(&h.confirm(Ok(()))).error.unwrap().kind, "already-handled", "late for who has its answer");
+    }
     assert_eq!((h.tally().duplicates, h.acknowledged.len()), (2, 2));
 }
 
