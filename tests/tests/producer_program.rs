@@ -14,6 +14,11 @@ use lapin::{
     options::{BasicConsumeOptions, BasicPublishOptions},
     types::{AMQPValue, FieldTable},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::time::{sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -294,6 +299,42 @@ async fn that_there_is_no_such_service_is_said_at_once_with_the_way_out() {
             let ran = request(node, &[&args[..], &["--deadline", "3600"]].concat(), "one\ntwo\n").await;
             assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran}");
             assert!(ran.stderr.contains("line 2: no such service") && ran.stderr.contains(way_out), "{ran}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_it_asks_no_further_and_waits_for_what_is_in_flight_and_a_second_signal_ends_that() {
+    for_each(async |node| {
+        for (deadline, signals, kind) in [("3", 1, "deadline-passed 1"), ("3600", usize::MAX, "closed 1")] {
+            // Nobody consumes: one request is in flight, and the other lines are not read yet.
+            let queue = fresh("service");
+            WorkQueue::shared(node, &queue).await;
+            let run = Program::new("producer")
+                .args(["request", "--to", &queue, "--in-flight", "1", "--deadline", deadline])
+                .env("AMQP_URL", node.amqp_url(Login::Producer))
+                .stdin("one\ntwo\nthree\n")
+                .start();
+            let asked = async {
+                while node.queue_depth(&queue).await.unwrap() != 1 {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            timeout(PATIENCE, asked).await.expect("one is asked");
+            let pid = Pid::from_raw(run.pid().try_into().unwrap());
+            let signalling = async {
+                for _ in 0..signals {
+                    let _ = kill(pid, Signal::SIGINT);
+                    sleep(Duration::from_millis(200)).await;
+                }
+                std::future::pending::<()>().await;
+            };
+            let ran = tokio::select! { ran = run.finish(PATIENCE) => ran, () = signalling => unreachable!("no end") };
+            assert_eq!(ran.code, Some(1), "{ran}");
+            for words in [kind, "0 of 1 have a reply", "stopped by a signal", "after line 1 nothing more"] {
+                assert!(ran.stderr.contains(words), "{words}: {ran}");
+            }
         }
     })
     .await;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use correio_broker_config::wire;
 use correio_lab::{
-    broker::{Login, Node, QueueKind, for_each},
+    broker::{Login, Node, NodeOptions, QueueKind, for_each, for_each_own},
     faults::{Ending, Proxy},
 };
 use correio_message::{Exchange, Properties, header};
@@ -33,7 +33,7 @@ struct Service {
     to: Destination,
     channel: Channel,
     requests: lapin::Consumer,
-    _connection: Connection,
+    connection: Connection,
 }
 
 /// A request as the service gets it.
@@ -54,7 +54,7 @@ impl Service {
         bound.await.unwrap();
         let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
         let requests = channel.basic_consume(key, name(""), options, FieldTable::default()).await.unwrap();
-        Self { to: Destination::queue(&queue).unwrap(), channel, requests, _connection: connection }
+        Self { to: Destination::queue(&queue).unwrap(), channel, requests, connection }
     }
 
     async fn next(&mut self) -> Asked {
@@ -311,6 +311,31 @@ async fn when_the_connection_is_cut_the_requests_in_flight_still_get_their_own_r
         }
         producer.close(CLOSE).await;
         proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_in_flight_outlive_a_killed_broker_and_so_does_the_queue_for_their_replies() {
+    for_each_own(NodeOptions::default(), async |node| {
+        let mut service = Service::start(node).await;
+        let (producer, to) = (connect(node).await, service.to.clone());
+        let asking = join_all((0..50).map(|n| producer.request(question(&to, n.to_string()), 2 * PATIENCE)));
+        let replying = async {
+            let asked = service.take(50).await;
+            node.note_declared();
+            node.kill().await.unwrap();
+            node.restart().await.unwrap();
+            (service.connection, service.channel) = plain(node).await;
+            for asked in &asked {
+                service.reply(asked, &format!("reply to {}", asked.body)).await;
+            }
+        };
+        let (replies, ()) = tokio::join!(asking, replying);
+        for (n, reply) in replies.into_iter().enumerate() {
+            assert_eq!(text(&reply.unwrap()), format!("reply to {n}"));
+        }
+        producer.close(CLOSE).await;
     })
     .await;
 }
