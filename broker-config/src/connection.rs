@@ -132,8 +132,8 @@ impl Connections {
 
     /// Leases a connection, made if there is none, and opens a fresh channel on it.
     ///
-    /// It waits at most for the sum of the wait, connect and channel timeouts, and tries once: see
-    /// [`Backoff`](crate::Backoff) for trying again.
+    /// It waits at most for the sum of the wait, connect and channel timeouts, on a new connection for one more channel timeout
+    /// for each item that is declared on it, and tries once: see [`Backoff`](crate::Backoff) for trying again.
     ///
     /// # Errors
     ///

@@ -173,6 +173,7 @@ pub async fn renew(connections: &Connections, own: &OwnQueue) -> Result<(), Decl
             }
             Ok(None) => {}
             Err(ConnectError::Refused { cause: ReplyCause::NotFound { .. }, .. }) => {
+                tracing::warn!(%own, queue = %queue.name(), "it was gone and is made anew: what was in it is lost");
                 lease.reopen().await?;
                 declare_all(&lease, &topology.only(queue)).await?;
             }

@@ -52,7 +52,7 @@ pub enum OwnQueueError {
     #[error(transparent)]
     Delays(#[from] WorkQueueError),
     /// It would be gone too soon, or later than the broker can say.
-    #[error("an unused queue that deletes itself after {expires:?} is not possible: it must be from 1 s to 49 days")]
+    #[error("an unused queue that deletes itself after {expires:?} is not possible: it must be from 1 s to 33 days")]
     Expires {
         /// What was asked for.
         expires: Duration,
@@ -250,7 +250,8 @@ const ORDERED: &str = ".ordered";
 const LONGEST_COMPANY: &str = ".retry.43200m";
 const REPLY_DELIVERY_LIMIT: u32 = 100;
 const SHORTEST_EXPIRY: Duration = Duration::from_secs(1);
-const LONGEST_EXPIRY: Duration = Duration::from_secs(49 * 24 * 3600);
+/// Half as long again, for the queues around it, is the most that every RabbitMQ takes (32 bits of milliseconds).
+const LONGEST_EXPIRY: Duration = Duration::from_secs(33 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -302,7 +303,7 @@ mod tests {
             let sooner = Argument::Number((60_000 + own.renewal().as_millis()) as i64);
             assert!(expires[1..].iter().all(|expires| *expires == Argument::Number(90_000)), "{sooner} is the least");
         }
-        for wrong in [Duration::ZERO, Duration::from_secs(50 * 24 * 3600)] {
+        for wrong in [Duration::ZERO, Duration::from_secs(34 * 24 * 3600)] {
             let refused = group("g", "#").expiring_after(wrong);
             assert_eq!(refused, Err(OwnQueueError::Expires { expires: wrong }));
         }

@@ -217,6 +217,7 @@ impl ConsumerBuilder {
             return Err(BuildError::NoHandler);
         }
         let (queue, own, while_here) = match self.intake.ok_or(BuildError::NoQueue)? {
+            Intake::Queue(_) if self.expires.is_some() => return Err(BuildError::ExpiresOfAWorkQueue),
             Intake::Queue(name) => (name, None, false),
             Intake::Own(own) => own_queue(own, &self.processing, self.expires).map(|(name, own)| (name, own, false))?,
             Intake::WhileHere(own) => {
@@ -308,6 +309,11 @@ pub enum BuildError {
     /// More than one was named.
     #[error("one consumer takes from one queue, mailbox, group or listener: build another consumer for the other")]
     TwoQueues,
+    /// A work queue does not expire.
+    #[error(
+        "`.expires(…)` is for a mailbox, a topic or a broadcast: a work queue is not this consumer's own, and stays"
+    )]
+    ExpiresOfAWorkQueue,
     /// This cannot be a mailbox, a group or a listener.
     #[error(transparent)]
     Own(OwnQueueError),
@@ -337,7 +343,7 @@ pub enum BuildError {
     },
     /// Order by key and acknowledgement on receipt.
     #[error(
-        "messages acknowledged on receipt keep no order: one that fails, or is lost with this process, does not come again,          and those of its key go on without it; acknowledge them after handling, or do without order"
+        "messages acknowledged on receipt keep no order: one that fails, or is lost with this process, does not come again, and those of its key go on without it; acknowledge them after handling, or do without order"
     )]
     OrderedOnDelivery,
     /// More parked than a prefetch can exceed.
@@ -453,5 +459,11 @@ mod tests {
         assert!(refusal(builder().on("order.placed", handler).on("order.placed", handler)).contains("order.placed"));
         assert!(refusal(builder().queue("x".repeat(256))).contains("queue"));
         assert!(refusal(builder().handler_deadline(Duration::ZERO)).contains("handler deadline"));
+        assert!(refusal(builder().expires(Duration::from_secs(60))).contains("work queue"));
+        assert!(refusal(builder().mailbox("ana")).contains("one queue"));
+        let own = || Consumer::builder(address()).on_any(handler);
+        assert!(refusal(own().topic("flight*", "west")).contains("flight*"));
+        assert!(refusal(own().mailbox("ana.dead")).contains("parking queue"));
+        assert!(own().broadcast_while_here().expires(Duration::from_secs(60)).build().is_ok());
     }
 }

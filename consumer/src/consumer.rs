@@ -80,7 +80,8 @@ impl Consumer {
         self.settings.processing.prefetch()
     }
 
-    /// Looks at the broker without taking a message: is the queue there, and what it needs around it?
+    /// Looks at the broker without taking a message: is the queue there, and what it needs around it? A mailbox, a group's or
+    /// a listener's queue is made where it is not there, as [`run`](Self::run) does, and so is what is to be declared.
     ///
     /// # Errors
     ///

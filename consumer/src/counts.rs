@@ -56,9 +56,9 @@ tally! {
     dropped,
     /// Answers that are on the queue of who asked.
     replied,
-    /// Answers that are not known to be there: who asked has gone.
+    /// Answers that are not known to be there: who asked has gone, or is out of reach, or the time was over.
     unanswered,
-    /// Requests not begun because who asked had stopped waiting.
+    /// Messages not begun because their deadline had passed: who asked had stopped waiting, or the clocks differ.
     late_requests,
     /// Messages given back to the queue although their handling had begun.
     handed_back,

@@ -7,6 +7,10 @@
 //! | event | a message was parked as a dead letter | warn | `message`, `reason`, `error` | its copy is confirmed |
 //! | event | a message was dropped, as its handler asked | info | `message`, `reason` | |
 //! | event | a copy was not confirmed; the original stays unsettled | warn | `message`, `tries`, `cause` | |
+//! | event | a request is too late: … | warn | `message` | not begun: past its deadline |
+//! | event | an answer was not confirmed | warn | `request`, `tries`, `why` | it is published again |
+//! | event | an answer did not arrive: … | warn | `request`, `cause` | |
+//! | event | an answer cannot be sent; … | warn | `request`, `why` | an error is sent instead |
 //! | event | nowhere to park a message | error | `failure` | the consumer ends |
 //! | event | a gap in the order was given up | warn | `gap` | |
 //! | event | a line is met in its middle | info | `gap` | the first delivery of a line is not its first message |

@@ -140,8 +140,17 @@ impl ReplyChannel {
             let pause = backoff.next_delay();
             sleep(pause).await;
             match Subscribed::to(&self.connections, &self.own).await {
-                Ok(subscribed) => return subscribed,
-                Err(error) => tracing::warn!(%error, "not subscribed to replies, trying again"),
+                Ok(subscribed) => {
+                    self.readiness.send_replace(Readiness::Ready);
+                    return subscribed;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "not subscribed to replies, trying again");
+                    if error.is_permanent() {
+                        // Who asks from now on waits until replies can come, and hears of this otherwise.
+                        self.readiness.send_replace(Readiness::Starting(Some(Arc::new(error))));
+                    }
+                }
             }
         }
     }

@@ -58,7 +58,7 @@ pub enum RequestError {
 fn of_the_request(outcome: Option<&Outcome>) -> &'static str {
     match outcome {
         Some(Outcome::Confirmed) => {
-            "the request is on its queue, and nobody has replied; is a consumer there, and fast enough?"
+            "the request is on its queue, and nobody has replied; is a consumer there, fast enough, and its clock right?"
         }
         Some(Outcome::Unknown { tries: 0 }) | None => "the broker has not confirmed the request",
         Some(_) => "whether the broker has the request is not known",

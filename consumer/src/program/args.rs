@@ -56,7 +56,7 @@ pub(crate) struct Run {
     ///
     /// To a request it answers with what the command prints; else that goes to standard output.
     /// It sees CORREIO_ID, CORREIO_TYPE, CORREIO_KEY, CORREIO_ORIGIN and CORREIO_ATTEMPT in its environment; what it
-    /// says last on stderr becomes the error of a failed message.
+    /// says last on stderr becomes the error of a failed message, and goes to who asked.
     #[arg(long, value_name = "COMMAND")]
     pub(crate) exec: Option<String>,
 

@@ -20,6 +20,9 @@ pub(crate) enum ExecFailed {
     /// It ended with another status than 0; the last it said on stderr tells why.
     #[error("the command ended with {status}{}", said(.stderr))]
     Status { status: std::process::ExitStatus, stderr: String },
+    /// Something that it started may still be printing.
+    #[error("the command ended and left its output open to what it has started: its answer may not be whole")]
+    LeftOpen,
     /// Its standard output is no answer.
     #[error("the command printed more than {MOST_PRINTED} bytes, and RabbitMQ takes no larger message")]
     PrintedTooMuch,
@@ -66,6 +69,7 @@ pub(crate) async fn exec(command: &str, context: &Context, status: &Status) -> R
     let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (mut tail, mut printed) = (Tail::default(), Vec::new());
+    let mut is_whole = true;
     let exited = {
         let talk = async {
             tokio::join!(
@@ -80,7 +84,8 @@ pub(crate) async fn exec(command: &str, context: &Context, status: &Status) -> R
                 // Gone and waited for: its number may be another's from here on.
                 group.0 = None;
                 // What it left running may hold its stderr open: that is not waited for. What it said is read.
-                let _ = timeout(LAST_WORDS, talk).await;
+                let is_all = timeout(LAST_WORDS, talk).await.is_ok();
+                is_whole = is_all || !context.wants_reply();
                 exited
             }
             // Both pipes at their end is not the end of the command.
@@ -91,6 +96,9 @@ pub(crate) async fn exec(command: &str, context: &Context, status: &Status) -> R
     let exited = exited.map_err(ExecFailed::Start)?;
     if !exited.success() {
         return Err(ExecFailed::Status { status: exited, stderr: tail.text() });
+    }
+    if !is_whole {
+        return Err(ExecFailed::LeftOpen);
     }
     if printed.len() > MOST_PRINTED {
         return Err(ExecFailed::PrintedTooMuch);

@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ConsumerBuilder, Context,
+    ConsumerBuilder, Context, IntoAnswer, Verdict,
     program::{
-        exec::exec,
+        exec::{ExecFailed, exec},
         line::{PlainLine, json_line},
         output::{Output, WriteFailed},
         status::Status,
@@ -40,7 +40,15 @@ pub(crate) fn run_commands(builder: ConsumerBuilder, command: String, status: St
     let command: Arc<str> = command.into();
     builder.on_any(move |_: Bytes, context: Context| {
         let (command, status) = (command.clone(), status.clone());
-        async move { exec(&command, &context, &status).await }
+        async move {
+            match exec(&command, &context, &status).await {
+                // It did its work; doing it again would print as much again.
+                Err(error @ ExecFailed::PrintedTooMuch) => {
+                    Ok(Verdict::DeadLetter { reason: error.to_string() }.into_answer())
+                }
+                ended => ended.map(IntoAnswer::into_answer),
+            }
+        }
     })
 }
 

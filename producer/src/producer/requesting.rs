@@ -30,7 +30,10 @@ impl Producer {
     /// service may get it twice under one id; the second reply is dropped and counted.
     ///
     /// The deadline is for all of it: a place among the requests, the reply queue, room in the buffer, the confirm and the
-    /// reply. It travels with the request, and past it nobody works on it any more.
+    /// reply. It travels with the request, and past it nobody begins to work on it: by the clock of who would, so that the
+    /// clocks must agree better than the deadline is long.
+    ///
+    /// One id is one request: asked again under an id that was handled, a service answers with the error `already-handled`.
     ///
     /// # Errors
     ///
