@@ -196,7 +196,9 @@ impl Consumer {
                 subscription.drain_without_channel(Instant::now() + settings.drain_deadline).await;
                 return Ended::Stopped;
             };
-            if !is_first {
+            if is_first {
+                self.counts.on_subscribed();
+            } else {
                 self.counts.resubscribed(1);
             }
             is_first = false;

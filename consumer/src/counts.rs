@@ -5,9 +5,31 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// A live view of a consumer's counts. Cheap to clone; works after the consumer ended, too.
+use tokio::sync::watch;
+
+/// A live view of what a consumer does. Cheap to clone; works after the consumer ended, too.
 #[derive(Clone, Debug, Default)]
-pub struct Counts(Arc<Cells>);
+pub struct Counts {
+    cells: Arc<Cells>,
+    subscribed: Arc<watch::Sender<bool>>,
+}
+
+impl Counts {
+    /// Waits until the consumer has subscribed for the first time: what is sent from then on finds its queue. Pends for ever
+    /// if it ends before that.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn subscribed(&self) {
+        // An error would mean that the sender is gone, and it is in here.
+        let _ = self.subscribed.subscribe().wait_for(|subscribed| *subscribed).await;
+    }
+
+    pub(crate) fn on_subscribed(&self) {
+        self.subscribed.send_replace(true);
+    }
+}
 
 macro_rules! tally {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -27,11 +49,11 @@ macro_rules! tally {
             /// The counts now. Each is exact; read while the consumer works, two of them may be a moment apart.
             #[must_use]
             pub fn now(&self) -> Tally {
-                Tally { $($name: self.0.$name.load(Ordering::Relaxed),)* }
+                Tally { $($name: self.cells.$name.load(Ordering::Relaxed),)* }
             }
 
             $(pub(crate) fn $name(&self, more: usize) {
-                self.0.$name.fetch_add(more as u64, Ordering::Relaxed);
+                self.cells.$name.fetch_add(more as u64, Ordering::Relaxed);
             })*
         }
     };

@@ -63,12 +63,19 @@ pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
     };
     let consumer = builder.build()?;
 
-    begin(&args, &address, &status);
     let ended = CancellationToken::new();
     let counts = consumer.counts();
     let following = tokio::spawn({
         let (status, counts, ended) = (status.clone(), counts.clone(), ended.clone());
-        async move { status.follow(counts, ended).await }
+        let begun = begin(&args, &address);
+        async move {
+            // Not before: what is sent when this is said finds its queue.
+            tokio::select! {
+                () = counts.subscribed() => begun.iter().for_each(|line| status.say(line)),
+                () = ended.cancelled() => {}
+            }
+            status.follow(counts, ended).await;
+        }
     });
     let running = until_broken(consumer.run(stop.clone()), &broken, &stop);
     let summary = signals::stopping(Box::pin(running), &stop, &status).await.flatten();
@@ -123,7 +130,8 @@ fn open(path: &Path) -> std::io::Result<(Output, Writing)> {
     if path == Path::new("-") { Output::stdout() } else { Output::file(path) }
 }
 
-fn begin(args: &Run, address: &Address, status: &Status) {
+/// What it says when it begins.
+fn begin(args: &Run, address: &Address) -> Vec<String> {
     let order = if args.ordered { ", in order by key" } else { "" };
     let to = match &args.exec {
         Some(command) => format!("to `{command}`"),
@@ -131,13 +139,11 @@ fn begin(args: &Run, address: &Address, status: &Status) {
         None => format!("to {}", args.output.display()),
     };
     let user = address.user();
-    status.say(&format!(
-        "consuming {}{order}, {to}, as user {user}; Ctrl-C finishes what was begun and stops",
-        args.source.in_words()
-    ));
-    for price in prices(args) {
-        status.say(&format!("  {price}"));
-    }
+    let from = args.source.in_words();
+    let mut lines =
+        vec![format!("consuming {from}{order}, {to}, as user {user}; Ctrl-C finishes what was begun and stops")];
+    lines.extend(prices(args).into_iter().map(|price| format!("  {price}")));
+    lines
 }
 
 fn end(args: &Run, summary: &Summary, status: &Status) {
