@@ -104,6 +104,8 @@ pub enum Step {
     OpenChannel,
     /// The declaring of an exchange, a queue or a binding.
     Declare,
+    /// The subscribing to a queue.
+    Subscribe,
     /// The reading that renews a queue's lease.
     Renew,
     /// The deleting of a queue.
@@ -183,6 +185,7 @@ impl std::fmt::Display for Step {
             Self::Recycle => "checking a used connection",
             Self::OpenChannel => "opening a channel",
             Self::Declare => "declaring",
+            Self::Subscribe => "subscribing",
             Self::Renew => "renewing a queue's lease",
             Self::Delete => "deleting a queue",
             Self::CloseChannel => "closing a channel",

@@ -24,6 +24,7 @@ mod queue;
 mod reply;
 mod server_version;
 mod topology;
+mod upkeep;
 #[doc(hidden)]
 pub mod wire;
 mod work_queue;
@@ -34,7 +35,7 @@ pub use backoff::Backoff;
 pub use check::{CheckError, Checked, Finding, check};
 pub use connect_error::{ConnectError, Step};
 pub use connection::{ConnectionSettings, Connections, LeasedChannel, Purpose, host_name};
-pub use declare::{DeclareError, Presence, apply, delete, ensure, renew};
+pub use declare::{DeclareError, apply};
 pub use exchange::{ExchangeKind, kind_of};
 pub use item::Item;
 pub use own_queue::{OwnQueue, OwnQueueError};
@@ -42,6 +43,7 @@ pub use queue::{Argument, DeadLettering, Queue};
 pub use reply::{ReplyCause, ReplyScope};
 pub use server_version::ServerVersion;
 pub use topology::{Binding, Topology};
+pub use upkeep::{Presence, delete, ensure, renew};
 pub use work_queue::{
     DEFAULT_RETRY_DELAYS, RetryQueue, WorkQueue, WorkQueueError, WorkQueueKind, longest_wait, parking_queue_name,
     retry_queue_name,

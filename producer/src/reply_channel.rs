@@ -258,7 +258,7 @@ async fn answered<T>(
             ReplyCause::Lost { reason } => ConnectError::Closed { address, reason },
             cause => ConnectError::Refused { address, cause },
         }),
-        Err(_) => Err(ConnectError::TimedOut { step: Step::OpenChannel, after: STEP_DEADLINE, address }),
+        Err(_) => Err(ConnectError::TimedOut { step: Step::Subscribe, after: STEP_DEADLINE, address }),
     }
 }
 
