@@ -71,12 +71,12 @@ async fn each_request_gets_its_own_reply_although_the_service_is_killed_twice_an
         service.signal(nix::sys::signal::Signal::SIGTERM);
         let ended = service.finish(PATIENCE).await;
         assert_eq!(ended.code, Some(0), "{ended}");
-        for (name, ready, unacknowledged) in node.list_queues().await.unwrap() {
+        // The counts of such a list are some seconds old. Nobody holds anything any more, so that what is there is ready.
+        for (name, ..) in node.list_queues().await.unwrap() {
             assert!(!name.starts_with("correio.reply."), "{name} is left");
-            assert!(
-                !name.starts_with(queue.name()) || ready + unacknowledged == 0,
-                "{name}: {ready}, {unacknowledged}"
-            );
+            if name.starts_with(queue.name()) {
+                assert_eq!(node.queue_depth(&name).await.unwrap(), 0, "{name}");
+            }
         }
     })
     .await;
