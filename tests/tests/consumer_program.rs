@@ -7,9 +7,11 @@ use std::{
 };
 
 use correio_lab::broker::{Login, Node, for_each};
-use correio_message::{Key, MessageId, ShortText};
+use correio_message::{Destination, Key, MessageId, ShortText};
 use correio_tests::{
     programs::{Program, Ran, Run, program},
+    queues::fresh,
+    subscribers::{send_to, sender},
     work_queues::WorkQueue,
 };
 use nix::sys::signal::Signal;
@@ -398,6 +400,133 @@ async fn a_foreign_message_without_any_properties_is_handled_and_what_it_lacks_i
         let summary: Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
         assert_eq!(summary["summary"]["counts"]["without_id"], 1, "{ran}");
         connection.close(200, "OK".into()).await.unwrap();
+    })
+    .await;
+}
+
+async fn consumer_at(url: &str, args: &[&str]) -> Ran {
+    Program::new("consumer").args(args.iter().copied()).env("AMQP_URL", url).finish(PATIENCE).await
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_is_wrong_usage_and_no_broker_is_asked() {
+    let long = "x".repeat(256);
+    let long_pattern = format!("{}.#", "x".repeat(254));
+    let cases: [(&[&str], &str); 21] = [
+        (&["run", "--group", "g"], "--topic"),
+        (&["run", "--topic", "flight.#"], "--group"),
+        (&["run", "--name", "ana"], "--broadcast"),
+        (&["run", "--mailbox", "ana", "--broadcast"], "cannot be used with"),
+        (&["run", "--mailbox", "ana", "--from", "orders"], "cannot be used with"),
+        (&["run", "--mailbox", "ana", "--group", "g"], "cannot be used with"),
+        (&["run", "--from", "orders", "--expires", "60"], "--expires"),
+        (&["run", "--mailbox", "ana", "--expires", "0.5"], "from 1 s to 49 days"),
+        (&["run", "--mailbox", ""], "the mailbox's name is empty"),
+        (&["run", "--mailbox", &long], "at most 255"),
+        (&["run", "--mailbox", "ana.dead"], "parking queue"),
+        (&["run", "--mailbox", "a\nb"], "control character"),
+        (&["run", "--topic", "flight*.LAX", "--group", "g"], "“flight*”"),
+        (&["run", "--topic", "", "--group", "g"], "the topic's pattern is empty"),
+        (&["run", "--topic", &long_pattern, "--group", "g"], "at most 255"),
+        (&["run", "--topic", "#", "--group", ""], "the group's name is empty"),
+        (&["run", "--topic", "#", "--group", "a.[b]"], "brackets"),
+        (&["run", "--topic", &long[..200], "--group", "a-group-with-a-long-name"], "at most 255"),
+        (&["run", "--broadcast", "--name", &long], "at most 255"),
+        (&["dead-letters", "list", "--broadcast"], "--name"),
+        (&["dead-letters", "replay", "--topic", "a#", "--group", "g"], "“a#”"),
+    ];
+    for (args, named) in cases {
+        // Nobody listens there: who asked would end with exit code 3.
+        let ran = consumer_at("amqp://consumer:consumer@127.0.0.1:1/%2f", args).await;
+        assert_eq!(ran.code, Some(2), "{args:?}: {ran}");
+        assert!(ran.stderr.contains(named) && !ran.stderr.contains("panicked"), "{args:?}: {named}: {ran}");
+    }
+}
+
+#[tokio::test]
+async fn a_mailbox_a_group_and_a_listener_are_made_by_the_program_which_says_when_they_begin_empty() {
+    for_each(async |node| {
+        let url = node.amqp_url(Login::Consumer);
+        let tag = fresh("program");
+        let pattern = format!("{tag}.*");
+        let everyone = Destination::Everyone;
+        let cases: [(&[&str], Destination, String, &str); 3] = [
+            (
+                &["--mailbox", &tag],
+                Destination::mailbox(&tag).unwrap(),
+                format!("correio.mailbox.{tag}"),
+                "the mailbox",
+            ),
+            (
+                &["--topic", &pattern, "--group", &tag],
+                Destination::topic(format!("{tag}.x")).unwrap(),
+                format!("correio.group.{tag}.[{pattern}]"),
+                "for the group",
+            ),
+            (&["--broadcast", "--name", &tag], everyone, format!("correio.broadcast.{tag}"), "every broadcast as"),
+        ];
+        let producer = sender(node).await;
+        for (address, to, queue, words) in cases {
+            let idle = [&["run"], address, &["--idle", "0.5"]].concat();
+            let ran = consumer_at(&url, &idle).await;
+            assert_eq!(ran.code, Some(0), "{ran}");
+            assert!(ran.stderr.contains(&format!("{queue} is new and begins empty")), "{ran}");
+            assert!(ran.stderr.contains(words) && ran.stderr.contains("as user consumer"), "{ran}");
+
+            send_to(&producer, &to, [format!("{tag} waited")]).await;
+            let json = [&["run"], address, &["--count", "1", "--json"]].concat();
+            let ran = consumer_at(&url, &json).await;
+            assert_eq!(ran.code, Some(0), "{ran}");
+            assert!(!ran.stderr.contains("begins empty\":true") && !ran.stderr.contains("is new"), "{ran}");
+            assert!(ran.stdout.contains(&format!("{tag} waited")), "{ran}");
+            let summary: Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
+            assert_eq!(summary["summary"]["queue"], queue.as_str(), "{ran}");
+        }
+        producer.close(PATIENCE).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_may_have_no_queue_of_their_own_is_told_which_right_is_lacking_and_who_has_it() {
+    for_each(async |node| {
+        let tag = fresh("forbidden");
+        for login in [Login::Producer, Login::Student] {
+            let ran = consumer_at(&node.amqp_url(login), &["run", "--mailbox", &tag, "--idle", "1"]).await;
+            assert_eq!(ran.code, Some(2), "{ran}");
+            let user = format!("user “{}” may not declare", login.name());
+            let right = format!("the right to configure correio.mailbox.{tag}");
+            for named in [user.as_str(), right.as_str(), "`consumer`", "--amqp-url"] {
+                assert!(ran.stderr.contains(named), "{named}: {ran}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failed_message_of_a_group_names_the_command_that_lists_its_dead_letters() {
+    for_each(async |node| {
+        let (url, tag) = (node.amqp_url(Login::Consumer), fresh("hint"));
+        let pattern = format!("{tag}.#");
+        let address = ["--topic", pattern.as_str(), "--group", &tag];
+        let producer = sender(node).await;
+        for ordered in [&[][..], &["--ordered"]] {
+            let run = |more: &[&str]| [&["run"], &address[..], ordered, more].concat().join(" ");
+            let ran = consumer_at(&url, &run(&["--idle", "0.5"]).split(' ').collect::<Vec<_>>()).await;
+            assert_eq!(ran.code, Some(0), "{ran}");
+            send_to(&producer, &Destination::topic(&tag).unwrap(), [format!("{tag}-{}", ordered.len())]).await;
+            let failing = run(&["--retries", "0", "--count", "1", "--exec", "false"]);
+            let ran = consumer_at(&url, &failing.split(' ').collect::<Vec<_>>()).await;
+            assert_eq!(ran.code, Some(1), "{ran}");
+            let said = ran.stderr.split_once("the dead letters: `").expect("a hint").1;
+            let hint = said.split_once('`').expect("a command").0.replace('\'', "");
+            let words: Vec<&str> = hint.split(' ').skip(1).collect();
+            let listed = consumer_at(&url, &words).await;
+            assert_eq!(listed.code, Some(0), "{hint}: {listed}");
+            assert!(listed.stdout.contains(&format!("{tag}-{}", ordered.len())), "{hint}: {listed}");
+        }
+        producer.close(PATIENCE).await;
     })
     .await;
 }

@@ -125,7 +125,8 @@ pub(crate) struct Source {
     pub(crate) topic: Option<String>,
 
     /// The group that gets each such event once; its members share them
-    #[arg(long, value_name = "NAME", requires = "topic")]
+    // `requires` alone asks for nothing once a source is there that --topic cannot go with.
+    #[arg(long, value_name = "NAME", requires = "topic", conflicts_with_all = ["from", "mailbox", "broadcast"])]
     pub(crate) group: Option<String>,
 
     /// Every broadcast
@@ -133,7 +134,7 @@ pub(crate) struct Source {
     pub(crate) broadcast: bool,
 
     /// Listen under this name, whose queue keeps what comes while nobody is here
-    #[arg(long, value_name = "NAME", requires = "broadcast")]
+    #[arg(long, value_name = "NAME", requires = "broadcast", conflicts_with_all = ["from", "mailbox", "topic"])]
     pub(crate) name: Option<String>,
 }
 
@@ -395,6 +396,10 @@ mod tests {
             "run --from orders --ack sometimes",
             "dead-letters list",
             "dead-letters list --from orders --mailbox ana",
+            "dead-letters list --mailbox ana --group g",
+            "run --from orders --name ana",
+            "run --mailbox ana --name ana",
+            "run --broadcast --group g",
             "run --from orders --mailbox ana",
             "run --topic x",
             "run --group x",
