@@ -420,7 +420,7 @@ async fn an_address_that_cannot_be_is_wrong_usage_and_no_broker_is_asked() {
         (&["run", "--mailbox", "ana", "--from", "orders"], "cannot be used with"),
         (&["run", "--mailbox", "ana", "--group", "g"], "cannot be used with"),
         (&["run", "--from", "orders", "--expires", "60"], "--expires"),
-        (&["run", "--mailbox", "ana", "--expires", "0.5"], "from 1 s to 49 days"),
+        (&["run", "--mailbox", "ana", "--expires", "0.5"], "from 1 s to 33 days"),
         (&["run", "--mailbox", ""], "the mailbox's name is empty"),
         (&["run", "--mailbox", &long], "at most 255"),
         (&["run", "--mailbox", "ana.dead"], "parking queue"),
