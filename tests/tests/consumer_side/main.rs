@@ -1,0 +1,9 @@
+//! What a consumer promises, on real brokers. One program for all of these files: they share its nodes.
+
+mod answering;
+mod consumer_connection_lost;
+mod consumer_program;
+mod consuming;
+mod consuming_in_order;
+mod dead_letters;
+mod flights;

@@ -1,0 +1,8 @@
+//! What a producer promises, on real brokers. One program for all of these files: they share its nodes.
+
+mod addressing_out;
+mod producer_faults;
+mod producer_program;
+mod producing;
+mod requesting;
+mod requests_under_faults;
