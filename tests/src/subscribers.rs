@@ -1,6 +1,6 @@
 //! Subscribers with queues of their own, made and served with the rights of the project's user `consumer`.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use correio_broker_config::{Address, OwnQueue};
 use correio_consumer::{Consumer, ConsumerBuilder, Message, Processing, Startup};
@@ -199,23 +199,4 @@ pub async fn queues_with(node: &Node, part: &str) -> Vec<(String, u64)> {
     }
     found.sort();
     found
-}
-
-/// Waits until they are so.
-///
-/// # Panics
-///
-/// If they do not become so.
-pub async fn until_queues(node: &Node, part: &str, wanted: impl Fn(&[(String, u64)]) -> bool) {
-    let mut last = Vec::new();
-    let reached = async {
-        loop {
-            last = queues_with(node, part).await;
-            if wanted(&last) {
-                return;
-            }
-        }
-    };
-    let in_time = tokio::time::timeout(Duration::from_secs(60), reached).await.is_ok();
-    assert!(in_time, "it did not come to that: {last:?}");
 }

@@ -14,7 +14,7 @@ use correio_tests::{
     queues::{fresh, take_all},
     requester::{Answer, Answers, Requester},
     scale,
-    subscribers::{Whose, until_queues},
+    subscribers::Whose,
     work_queues::WorkQueue,
 };
 use nix::sys::signal::Signal;
@@ -204,7 +204,9 @@ async fn a_late_request_is_not_worked_on_and_without_a_deadline_it_is() {
         let counts = running.stop().await.counts;
         assert_eq!((counts.handled, counts.replied, counts.dead), (20, 20, 0));
         assert_eq!(seen.sorted(), patient);
-        until_queues(node, &queue, |queues| queues.iter().all(|(_, messages)| *messages == 0)).await;
+        for left in [queue.clone(), format!("{queue}.dead")] {
+            until_depth(node, &left, 0).await;
+        }
         requester.nothing_more().await;
         requester.leave().await;
     })
@@ -254,7 +256,9 @@ async fn who_has_gone_is_counted_and_their_requests_are_done() {
         let summary = running.stop().await;
         assert!(summary.is_clean(), "{summary:?}");
         assert_eq!((summary.counts.handled, summary.counts.replied), (21, 1));
-        until_queues(node, &queue, |queues| queues.iter().all(|(_, messages)| *messages == 0)).await;
+        for left in [queue.clone(), format!("{queue}.dead")] {
+            until_depth(node, &left, 0).await;
+        }
         staying.leave().await;
     })
     .await;
@@ -297,7 +301,7 @@ async fn cut_while_handlers_work(node: &Node, deduplication: Deduplication) -> (
         requester.answer().await;
         further += 1;
     }
-    until_queues(node, &queue, |queues| queues.iter().all(|(_, messages)| *messages == 0)).await;
+    until_depth(node, &format!("{queue}.dead"), 0).await;
     requester.leave().await;
     proxy.stop().await;
     (seen.len() - ids.len(), further)

@@ -10,7 +10,7 @@ use correio_tests::{
     consuming::{Running, Seen, until, until_depth},
     programs::{Program, Ran},
     queues::{fresh, until_consumers},
-    subscribers::{Whose, letter, nobodys, note, queues_with, send_to, sender, until_queues},
+    subscribers::{Whose, letter, nobodys, note, queues_with, send_to, sender},
 };
 use serde_json::Value;
 use tokio::sync::Barrier;
@@ -431,7 +431,7 @@ async fn who_may_only_consume_cannot_publish_events_or_broadcasts_and_is_told_so
         }
         close(reader).await;
         assert_eq!(running.stop().await.counts.received, 0);
-        until_queues(node, &tag, |queues| queues.iter().all(|(_, messages)| *messages == 0)).await;
+        until_depth(node, &whose.queue(), 0).await;
     })
     .await;
 }
