@@ -8,7 +8,9 @@ use correio_lab::broker::{Login, Node};
 use correio_message::{Destination, MailboxName, MessageId, TopicPattern};
 use correio_producer::{Outcome, Producer, ProducerSettings, Receipt};
 
-use crate::consuming::{AT_ONCE, Running, Seen, short_retries};
+use tokio::time::timeout;
+
+use crate::consuming::{AT_ONCE, PATIENCE, Running, Seen, short_retries};
 
 /// Whose messages.
 #[derive(Clone, Debug)]
@@ -86,7 +88,7 @@ pub fn nobodys(url: &str) -> ConsumerBuilder {
 }
 
 impl Running {
-    /// Sets a consumer to work whose own queue is there and bound from then on, and says how it was found.
+    /// Sets a consumer to work and waits until it has subscribed: its own queue is there and bound. Says how it was found.
     ///
     /// # Panics
     ///
@@ -94,7 +96,10 @@ impl Running {
     pub async fn begin(builder: ConsumerBuilder) -> (Startup, Self) {
         let consumer = builder.build().expect("settings that fit together");
         let startup = consumer.check().await.expect("its queue");
-        (startup, Self::of(consumer))
+        let counts = consumer.counts();
+        let running = Self::of(consumer);
+        timeout(PATIENCE, counts.subscribed()).await.expect("a subscription in time");
+        (startup, running)
     }
 }
 
