@@ -43,7 +43,7 @@ pub use queue::{Argument, DeadLettering, Queue};
 pub use reply::{ReplyCause, ReplyScope};
 pub use server_version::ServerVersion;
 pub use topology::{Binding, Topology};
-pub use upkeep::{Presence, delete, ensure, renew};
+pub use upkeep::{Presence, delete, delete_all_but_letters, ensure, renew};
 pub use work_queue::{
     DEFAULT_RETRY_DELAYS, RetryQueue, WorkQueue, WorkQueueError, WorkQueueKind, longest_wait, parking_queue_name,
     retry_queue_name,

@@ -14,6 +14,7 @@ use crate::{
     own_queue::OwnQueue,
     reply::ReplyCause,
     wire::short_string,
+    work_queue::parking_queue_name,
 };
 
 /// Whether a queue was there before it was declared.
@@ -108,8 +109,29 @@ pub async fn renew(connections: &Connections, own: &OwnQueue) -> Result<(), Decl
 ///
 /// Cancelled, some of them may be deleted; they would expire by themselves.
 pub async fn delete(connections: &Connections, own: &OwnQueue) -> Result<(), DeclareError> {
+    delete_all_but(None, connections, own).await
+}
+
+/// As [`delete`], but its parking queue stays until it expires.
+///
+/// # Errors
+///
+/// As [`delete`].
+///
+/// # Cancel safety
+///
+/// As [`delete`].
+pub async fn delete_all_but_letters(connections: &Connections, own: &OwnQueue) -> Result<(), DeclareError> {
+    delete_all_but(parking_queue_name(own.name()).ok(), connections, own).await
+}
+
+async fn delete_all_but(
+    kept: Option<ShortText>,
+    connections: &Connections,
+    own: &OwnQueue,
+) -> Result<(), DeclareError> {
     let lease = connections.channel().await?;
-    for queue in own.topology().queues() {
+    for queue in own.topology().queues().iter().filter(|queue| Some(queue.name()) != kept.as_ref()) {
         let deleted = lease.channel().queue_delete(short_string(queue.name()), QueueDeleteOptions::default());
         lease
             .bounded(Step::Delete, deleted)

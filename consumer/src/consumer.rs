@@ -10,7 +10,8 @@ use std::{
 };
 
 use correio_broker_config::{
-    Address, Backoff, ConnectionSettings, Connections, OwnQueue, Presence, Purpose, Topology, delete, ensure, renew,
+    Address, Backoff, ConnectionSettings, Connections, OwnQueue, Presence, Purpose, Topology, delete,
+    delete_all_but_letters, ensure, renew,
 };
 use correio_message::ShortText;
 use correio_producer::{Producer, ProducerSettings};
@@ -141,7 +142,25 @@ impl Consumer {
         }
     }
 
+    /// A connection that is lost in the middle of it is no reason to give up before the connect deadline.
     async fn begin(&self, connections: &Connections) -> Result<(Startup, Company, Arc<Producer>), ConsumeError> {
+        let until = Instant::now() + self.settings.connect_deadline;
+        let mut backoff = Backoff::new();
+        loop {
+            let error = match self.begin_once(connections).await {
+                Ok(begun) => return Ok(begun),
+                Err(error) => error,
+            };
+            let pause = backoff.next_delay();
+            if !error.is_passing() || Instant::now() + pause >= until {
+                return Err(error);
+            }
+            tracing::info!(%error, ?pause, "the consumer has not begun yet, trying again");
+            sleep(pause).await;
+        }
+    }
+
+    async fn begin_once(&self, connections: &Connections) -> Result<(Startup, Company, Arc<Producer>), ConsumeError> {
         let (startup, company) = startup::look(connections, &self.settings).await?;
         let settings = ProducerSettings::new(self.settings.address.clone(), COPIES)
             .map_err(|error| ConsumeError::Startup {
@@ -293,9 +312,14 @@ impl Consumer {
     /// What is to be gone with this consumer goes; dead letters stay until they expire.
     async fn leave(&self, connections: &Connections) {
         let Some(own) = self.settings.own.as_ref().filter(|_| self.settings.while_here) else { return };
-        if self.counts.now().dead > 0 {
-            tracing::warn!(%own, expires = ?own.expires(), "its dead letters stay until they expire");
-        } else if let Err(error) = delete(connections, own).await {
+        let left = if self.counts.now().dead > 0 {
+            let queue = own.name();
+            tracing::warn!(%queue, "its dead letters stay until they expire: `consumer dead-letters list --from` this queue");
+            delete_all_but_letters(connections, own).await
+        } else {
+            delete(connections, own).await
+        };
+        if let Err(error) = left {
             tracing::debug!(%own, %error, "its queue was not deleted, and expires");
         }
     }

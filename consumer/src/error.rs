@@ -81,6 +81,16 @@ pub enum ConsumeError {
     },
 }
 
+impl ConsumeError {
+    /// Whether trying again without changing anything may help.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Connect(error) => !error.is_permanent(),
+            _ => false,
+        }
+    }
+}
+
 impl From<DeclareError> for ConsumeError {
     fn from(error: DeclareError) -> Self {
         match error {

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use correio_broker_config::{
-    Connections, LeasedChannel, OwnQueue, Presence, ReplyCause, ensure, parking_queue_name, retry_queue_name, wire,
+    ConnectError, Connections, LeasedChannel, OwnQueue, Presence, ReplyCause, ensure, parking_queue_name,
+    retry_queue_name, wire,
 };
 use correio_guarantees::RetrySchedule;
 use correio_message::{ShortText, TooLong};
@@ -210,6 +211,10 @@ async fn is_there(connections: &Connections, queue: &ShortText) -> Result<Seen, 
             ReplyCause::AccessRefused { said } => Ok(Seen::Forbidden { said }),
             // Somebody has it for itself, so it is there.
             ReplyCause::Locked { .. } => Ok(Seen::There),
+            ReplyCause::Lost { reason } => {
+                let address = lease.address().to_string();
+                return Err(ConnectError::Closed { address, reason }.into());
+            }
             other => Err(other.to_string()),
         },
         Err(_) => Err(format!("no answer within {STEP_DEADLINE:?}")),

@@ -45,7 +45,7 @@ pub struct Message {
     /// When it was first sent, in microseconds since 1970 (UTC); at most `i64::MAX`, the largest that the wire has.
     pub sent_at_us: Option<u64>,
     /// When its sender stops waiting for an answer, in microseconds since 1970 by the sender's clock: past that nobody
-    /// begins to work on it, and the broker lets it expire.
+    /// begins to work on it, and the broker takes it off its queue: off a work queue into the parking queue.
     pub deadline_us: Option<u64>,
     /// In an answer: the request could not be met.
     pub error: Option<ReplyError>,

@@ -85,6 +85,26 @@ async fn a_silent_connection_is_noticed_by_its_heartbeat_and_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_cut_while_the_consumer_begins_does_not_end_it() {
+    for_each(async |node| {
+        let queue = shared(node, "begins").await;
+        let proxy = Proxy::start(node.amqp_address()).await.unwrap();
+        let seen = Seen::default();
+        let builder = consumer_at(&node.amqp_url_through(Login::Consumer, proxy.address()), &queue);
+        let running = Running::start(builder.on_any(some_fail_once(&seen)));
+        for connection in 1..=4 {
+            until(|| proxy.counts().connections >= connection, || format!("no connection {connection}")).await;
+            proxy.cut(Ending::Reset).await;
+        }
+        send(&producer(node).await, &queue, ["first1".to_owned()]).await;
+        running.until(|tally| tally.handled == 1).await;
+        running.stop().await;
+        proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_and_restarted_hands_out_the_rest_and_nothing_is_lost() {
     for_each_own(NodeOptions::default(), async |node| {
         let count = scale::of(5_000, 5);

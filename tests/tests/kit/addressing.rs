@@ -1,8 +1,8 @@
 //! Who receives: each way of addressing on a real broker, with users who may do no more than they need.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU16, sync::Arc, time::Duration};
 
-use correio_consumer::{ConsumeError, Context, DeclareError, Message, Verdict};
+use correio_consumer::{ConsumeError, Context, DeclareError, Message, Processing, RetrySchedule, Verdict};
 use correio_lab::broker::{Login, Node, NodeOptions, for_each, for_each_own};
 use correio_message::Destination;
 use correio_producer::{Outcome, Producer};
@@ -132,6 +132,17 @@ async fn a_listener_without_a_name_has_missed_what_came_before_and_leaves_no_que
         running.stop().await;
         assert_eq!(seen.sorted(), here);
         assert_eq!(queues_with(node, "correio.broadcast.").await, []);
+
+        // Its dead letters stay, and nothing else that would go on listening.
+        let fails = |_: Message| std::future::ready(Err::<(), _>("no"));
+        let none = Processing::Independent { at_once: NonZeroU16::MIN, retry: RetrySchedule::none() };
+        let failing = nobodys(&node.amqp_url(Login::Consumer)).broadcast_while_here().processing(none);
+        let (_, failing) = Running::begin(failing.on_any(fails)).await;
+        send_to(&producer, &Destination::Everyone, &numbers("", "fails", 1)).await;
+        failing.until(|tally| tally.dead == 1).await;
+        failing.stop().await;
+        let left = queues_with(node, "correio.broadcast.").await;
+        assert!(left.len() == 1 && left[0].0.ends_with(".dead"), "{left:?}");
         let late = producer.send(letter(&Destination::Everyone, "late")).await.unwrap();
         assert!(matches!(late, Outcome::Unroutable { .. }), "{late}");
         close(producer).await;
