@@ -432,6 +432,7 @@ async fn a_dropped_request_leaves_nothing_pending_and_its_place_is_free() {
         let (reply, waited) = tokio::join!(
             async {
                 tokio::select! {
+                    biased; // the first one takes the only place
                     reply = producer.request(question(&to, "3"), PATIENCE) => panic!("{reply:?}"),
                     waited = producer.request(question(&to, "4"), SHORT) => waited,
                 }
