@@ -22,7 +22,8 @@ pub(crate) fn for_servers() -> Result<PathBuf, LabError> {
     let program = env::current_exe().map_err(LabError::file("find", "the running program"))?;
     let folder = program
         .ancestors()
-        .find(|folder| folder.join("CACHEDIR.TAG").is_file())
+        // Cargo marks only a folder that it has made itself with a tag; the other file it always writes there.
+        .find(|folder| ["CACHEDIR.TAG", ".rustc_info.json"].iter().any(|mark| folder.join(mark).is_file()))
         .map(|target| target.join("lab"))
         // RabbitMQ's start scripts do not survive a space in their path.
         .filter(|folder| !folder.to_string_lossy().contains(char::is_whitespace))
