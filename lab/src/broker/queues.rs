@@ -161,7 +161,7 @@ impl Node {
                 Err(error) => Err(error),
             };
             // The answer counts, not the goodbye: after an error the connection may be closed already.
-            let _ = connection.close(200, "done".into()).await;
+            let _ = timeout(GOODBYE, connection.close(200, "done".into())).await;
             answer
         });
         match answered.await {
@@ -205,3 +205,4 @@ fn short(step: &str, name: &str) -> Result<ShortString, LabError> {
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const GOODBYE: Duration = Duration::from_secs(2);

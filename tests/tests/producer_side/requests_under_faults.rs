@@ -10,6 +10,7 @@ use correio_tests::{
     work_queues::WorkQueue,
 };
 use futures_util::{StreamExt as _, stream};
+use tokio::time::timeout;
 
 const IN_FLIGHT: usize = 500;
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -74,7 +75,8 @@ async fn each_request_gets_its_own_reply_although_the_service_is_killed_twice_an
         // The counts of such a list are some seconds old. Nobody holds anything any more, so that what is there is ready.
         for (name, ..) in node.list_queues().await.unwrap() {
             if name.starts_with(queue.name()) {
-                assert_eq!(node.queue_depth(&name).await.unwrap(), 0, "{name}");
+                let empty = async { while !matches!(node.queue_depth(&name).await, Ok(0)) {} };
+                timeout(PATIENCE, empty).await.unwrap_or_else(|_| panic!("{name} is not empty"));
             }
         }
     })
