@@ -5,4 +5,3 @@ mod producer_faults;
 mod producer_program;
 mod producing;
 mod requesting;
-mod requests_under_faults;
