@@ -28,7 +28,7 @@ fn responder(node: &Node, queue: &str) -> Run {
 async fn each_request_gets_its_own_reply_although_the_service_is_killed_twice_and_nothing_is_left_on_any_queue() {
     for_each(async |node| {
         let count = scale::of(10_000, 10);
-        let queue = WorkQueue::shared(node, "service").await;
+        let queue = WorkQueue::shared(node, "killed-twice").await;
         let to = Destination::queue(queue.name()).unwrap();
         let address = Address::parse(&node.amqp_url(Login::Producer)).unwrap();
         let settings = ProducerSettings::new(address, "tests").unwrap().requests_at_once(IN_FLIGHT);
