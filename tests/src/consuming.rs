@@ -13,10 +13,16 @@ use correio_consumer::{
 use correio_lab::broker::{Login, Node};
 use correio_message::{Destination, Envelope, MessageId, ShortText};
 use correio_producer::{Producer, ProducerSettings};
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
-/// How long a journey waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a journey waits for anything. Longer than the three minutes after which RabbitMQ sends a message again that it
+/// moves between queues at least once, and whose confirm it missed: on a busy machine a retry comes that late.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+/// A wait worth a line in the log.
+const LONG: Duration = Duration::from_secs(20);
 
 /// Declares a work queue with its company.
 ///
@@ -252,7 +258,11 @@ pub async fn until(wanted: impl Fn() -> bool, instead: impl Fn() -> String) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
+    let began = Instant::now();
     assert!(timeout(PATIENCE, reached).await.is_ok(), "it did not come to that: {}", instead());
+    if began.elapsed() > LONG {
+        println!("it came to that after {:?}: {}", began.elapsed(), instead());
+    }
 }
 
 /// Waits until a queue holds so many ready messages.

@@ -124,7 +124,8 @@ pub fn note(
 /// If the broker does not answer.
 pub async fn producer_at(url: &str) -> Producer {
     let settings = ProducerSettings::new(Address::parse(url).expect("an address"), "tests").expect("a short origin");
-    Producer::connect(settings).await.expect("connected")
+    // What a busy machine needs to bring a killed broker back.
+    Producer::connect(settings.confirm_deadline(PATIENCE)).await.expect("connected")
 }
 
 /// The same at the broker itself.
@@ -185,6 +186,22 @@ pub async fn send_to<P: AsRef<str>>(producer: &Producer, to: &Destination, paylo
         let outcome = receipt.await;
         assert!(outcome.is_confirmed(), "{to:?}: {outcome}");
     }
+}
+
+/// Fails if anything stands in the queues whose names have this in them. A listener's own queue is left out: the other tests of
+/// the node broadcast to it too.
+///
+/// # Panics
+///
+/// If something stands there, or the broker does not answer.
+pub async fn nothing_left_in(node: &Node, part: &str) {
+    let hears_others = |name: &str| {
+        let around = [".dead", ".retry."];
+        name.starts_with("correio.broadcast.") && !around.iter().any(|around| name.contains(around))
+    };
+    let mut left = queues_with(node, part).await;
+    left.retain(|(name, messages)| *messages > 0 && !hears_others(name));
+    assert_eq!(left, []);
 }
 
 /// The queues whose names have this in them, with the messages that are ready in each: exact, as the listing's own counts of a
