@@ -7,11 +7,11 @@ use std::{collections::VecDeque, future::poll_fn, pin::Pin, sync::Arc, task::Pol
 
 use correio_broker_config::{Backoff, Connections, LeasedChannel};
 use correio_guarantees::{
-    Answer, ConfirmWindow, DeadlineAction, Ended, Pronounced, Publish, WindowAdmission, WindowLimits,
+    Answer, ConfirmWindow, CulpritSearch, DeadlineAction, Publish, Suspicion, WindowAdmission, WindowLimits,
 };
 use correio_message::{Durability, Envelope, MessageId, Sequence};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lapin::{Channel, Confirmation, options::ConfirmSelectOptions};
+use lapin::{Channel, Confirmation, Event, options::ConfirmSelectOptions};
 use tokio::{
     sync::{mpsc, oneshot},
     task::yield_now,
@@ -22,11 +22,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connecting::{Fault, STEP_DEADLINE, next_channel},
     counts::{Counters, one},
+    error::SendFailure,
     frame::{Frame, send_frame},
+    health::HealthReport,
     numbering::Numbering,
     outcome::Outcome,
     settings::ProducerSettings,
-    submission::{Cargo, Submission},
+    submission::{self, Cargo, Submission},
 };
 
 pub(crate) struct PublishingChannel {
@@ -42,11 +44,10 @@ pub(crate) struct PublishingChannel {
     no_more: bool,
     window: ConfirmWindow<Held>,
     numbering: Numbering,
-    /// So many of the next publishes go one at a time: one of them is at fault for the channel's end.
-    one_at_a_time: usize,
-    /// The message that was published while nothing else was unanswered, and nothing since.
-    alone: Option<MessageId>,
+    /// For the message that makes the broker close its channels.
+    search: CulpritSearch,
     counters: Arc<Counters>,
+    health: HealthReport,
     /// Callers hand in no more.
     closing: CancellationToken,
     /// What has no answer will not be waited for.
@@ -55,10 +56,9 @@ pub(crate) struct PublishingChannel {
 
 /// What is kept of a message until its outcome, to send it again.
 struct Held {
-    id: MessageId,
     envelope: Envelope,
     sequence: Option<Sequence>,
-    reply: Option<oneshot::Sender<Outcome>>,
+    reply: Option<oneshot::Sender<submission::Answer>>,
     _room: tokio::sync::OwnedSemaphorePermit,
 }
 
@@ -80,22 +80,25 @@ impl PublishingChannel {
         connections: Arc<Connections>,
         submissions: mpsc::Receiver<Submission>,
         counters: Arc<Counters>,
+        health: HealthReport,
         closing: CancellationToken,
         give_up: CancellationToken,
     ) -> Self {
+        let window = settings.window.div_ceil(settings.channels);
         Self {
             connections,
             backoff: Backoff::new(),
             is_answered: false,
             submissions,
             queue: VecDeque::new(),
-            queue_limit: settings.window,
+            queue_limit: window,
             no_more: false,
-            window: ConfirmWindow::new(WindowLimits { messages: settings.window, bytes: usize::MAX }),
+            // Bytes are bounded before, where callers wait for room: all that is accepted counts, not only what is published.
+            window: ConfirmWindow::new(WindowLimits { messages: window, bytes: usize::MAX }),
             numbering: Numbering::new(crate::producer::fresh_source()),
-            one_at_a_time: 0,
-            alone: None,
+            search: CulpritSearch::new(),
             counters,
+            health,
             closing,
             give_up,
         }
@@ -108,7 +111,7 @@ impl PublishingChannel {
             let channel = leased.channel();
             let selecting = timeout(STEP_DEADLINE, channel.confirm_select(ConfirmSelectOptions::default()));
             let end = match self.meanwhile(selecting).await {
-                Some(Ok(Ok(()))) => self.serve(channel).await,
+                Some(Ok(Ok(()))) => self.serve(&leased).await,
                 Some(Ok(Err(error))) => End::Lost(Fault::of(&error)),
                 Some(Err(_)) => End::Lost(Fault::Silent("confirm.select")),
                 None => End::Lost(Fault::Closing),
@@ -128,6 +131,7 @@ impl PublishingChannel {
                 _ => tracing::warn!(%fault, held = self.window.held(), "the publishing channel ended"),
             }
             leased.discard();
+            self.health.on_lost();
             self.on_lost(&fault);
             if self.give_up.is_cancelled() || self.is_done() {
                 break;
@@ -155,8 +159,13 @@ impl PublishingChannel {
         self.meanwhile(Box::pin(connecting)).await
     }
 
-    async fn serve(&mut self, channel: &Channel) -> End {
+    async fn serve(&mut self, leased: &LeasedChannel) -> End {
+        let channel = leased.channel();
         let mut confirms = Confirms::new();
+        let mut events = std::pin::pin!(leased.connection().events_listener());
+        self.health.on_open();
+        // What was said before anybody listened.
+        self.health.on_blocked(leased.is_blocked());
         loop {
             if let Err(fault) = self.publish_what_fits(channel, &mut confirms).await {
                 return End::Lost(fault);
@@ -192,6 +201,16 @@ impl PublishingChannel {
                         return End::Lost(Fault::Silent("a confirm"));
                     }
                 }
+                Some(event) = events.next() => match event {
+                    Event::ConnectionBlocked(reason) => {
+                        tracing::warn!(%reason, "the broker reads nothing from this connection for now");
+                        self.health.on_blocked(true);
+                    }
+                    Event::ConnectionUnblocked => self.health.on_blocked(false),
+                    // Noticed also while nothing is under way: the next message finds a channel.
+                    Event::Error(error) if !channel.status().connected() => return End::Lost(Fault::of(&error)),
+                    _ => {}
+                },
                 () = self.closing.cancelled(), if !self.submissions.is_closed() => self.submissions.close(),
                 () = self.give_up.cancelled() => return End::Lost(Fault::Closing),
             }
@@ -209,11 +228,14 @@ impl PublishingChannel {
     /// Puts on the wire what the window admits: first what is sent again, in its original order, then what is new.
     async fn publish_what_fits<'c>(&mut self, channel: &'c Channel, confirms: &mut Confirms<'c>) -> Result<(), Fault> {
         loop {
-            if self.one_at_a_time > 0 && self.window.unanswered() > 0 {
+            if self.window.unanswered() == 0 {
+                self.search.on_all_answered();
+            }
+            if !self.search.may_publish() {
                 return Ok(());
             }
             let Some((publish, frame)) = self.next_frame() else { return Ok(()) };
-            self.one_at_a_time = self.one_at_a_time.saturating_sub(1);
+            self.search.on_publishing();
             let Some(frame) = frame else { return Err(Fault::Silent("a name over 255 bytes")) };
             let mut sending: Sending<'c> = Box::pin(send_frame(channel, publish, frame));
             // The first poll queues the frames, so polling here keeps the order on the wire.
@@ -229,10 +251,8 @@ impl PublishingChannel {
     }
 
     fn next_frame(&mut self) -> Option<(Publish, Option<Frame>)> {
-        let quiet = self.window.unanswered() == 0;
         if let Some((publish, held)) = self.window.next_resend() {
             one(&self.counters.resent);
-            self.alone = quiet.then(|| held.id.clone());
             return Some((publish, Frame::of(&held.envelope)));
         }
         self.drop_expired();
@@ -257,8 +277,7 @@ impl PublishingChannel {
         }
         let envelope = cargo.into_envelope(Durability::Persistent);
         let frame = Frame::of(&envelope);
-        self.alone = quiet.then(|| id.clone());
-        let held = Held { id: id.clone(), envelope, sequence, reply, _room: room };
+        let held = Held { envelope, sequence, reply, _room: room };
         let publish = self.window.on_publishing(id, held, bytes, deadline.into_std());
         Some((publish, frame))
     }
@@ -268,7 +287,7 @@ impl PublishingChannel {
         let has_expired = |front: &Submission| front.expires.is_some_and(|expires| expires <= Instant::now());
         while self.queue.front().is_some_and(has_expired) {
             if let Some(submission) = self.queue.pop_front() {
-                self.tell_never_sent(submission);
+                self.give_back(submission);
             }
         }
     }
@@ -292,18 +311,25 @@ impl PublishingChannel {
     }
 
     fn on_lost(&mut self, fault: &Fault) {
+        let waited_before = self.window.resends_waiting();
         self.window.on_channel_lost();
-        let alone = self.alone.take();
-        if let Fault::OfOneMessage { missing, reason } = fault {
-            match alone.and_then(|id| self.window.withdraw(&id)) {
-                // It was the only one out there, so it was this one.
-                Some(held) => {
+        match fault {
+            Fault::OfOneMessage { missing, reason } => {
+                // Those that were on the channel wait in front of those that were not sent again yet.
+                let suspects = self.window.resends_waiting() - waited_before;
+                if self.search.on_fault(suspects) == Suspicion::Found
+                    && let Some((held, tries)) = self.window.withdraw_first()
+                {
                     let reason = reason.clone();
-                    let outcome = if *missing { Outcome::Unroutable { reason } } else { Outcome::Refused { reason } };
+                    let outcome = if *missing {
+                        Outcome::Unroutable { reason, tries }
+                    } else {
+                        Outcome::Refused { reason, tries }
+                    };
                     self.tell(held, outcome);
                 }
-                None => self.one_at_a_time = self.window.resends_waiting(),
             }
+            _ => self.search.on_channel_lost(),
         }
         self.pronounce();
     }
@@ -345,21 +371,16 @@ impl PublishingChannel {
         // All wait equally long, so the oldest is in front.
         while self.queue.front().is_some_and(|front| front.deadline <= now) {
             if let Some(submission) = self.queue.pop_front() {
-                self.tell_never_sent(submission);
+                self.give_back(submission);
             }
         }
         self.window.on_deadline(now.into_std())
     }
 
     fn pronounce(&mut self) {
-        for Ended { message: held, pronounced, .. } in self.window.take_ended() {
-            let outcome = match pronounced {
-                Pronounced::Confirmed => Outcome::Confirmed,
-                Pronounced::Unroutable { reason } => Outcome::Unroutable { reason },
-                Pronounced::Refused => Outcome::Refused { reason: "a queue did not take it (basic.nack)".to_owned() },
-                Pronounced::Unknown { tries } => Outcome::Unknown { tries },
-            };
-            self.tell(held, outcome);
+        for ended in self.window.take_ended() {
+            let outcome = Outcome::of(ended.pronounced, ended.tries);
+            self.tell(ended.message, outcome);
         }
     }
 
@@ -370,13 +391,17 @@ impl PublishingChannel {
             self.numbering.on_not_delivered(&held.envelope.route, sequence);
         }
         self.counters.on_outcome(&outcome);
-        answer(held.reply, outcome);
+        if let Some(reply) = held.reply {
+            // A dropped receipt: its owner does not want to know.
+            let _ = reply.send(Ok(outcome));
+        }
     }
 
-    fn tell_never_sent(&self, submission: Submission) {
-        let outcome = Outcome::Unknown { tries: 0 };
-        self.counters.on_outcome(&outcome);
-        answer(submission.reply, outcome);
+    /// Its turn did not come in time.
+    fn give_back(&self, submission: Submission) {
+        one(&self.counters.not_published);
+        let waited = submission.taken.elapsed();
+        submission.give_back(SendFailure::NotPublished { waited });
     }
 
     fn is_done(&self) -> bool {
@@ -391,7 +416,8 @@ impl PublishingChannel {
         }
         let unsent = std::mem::take(&mut self.queue);
         for submission in unsent {
-            self.tell_never_sent(submission);
+            one(&self.counters.not_published);
+            submission.give_back(SendFailure::Closed);
         }
         self.window.on_channel_lost();
         while let Some(deadline) = self.window.next_deadline() {
@@ -424,12 +450,5 @@ async fn receive(submissions: &mut mpsc::Receiver<Submission>, queue: &mut VecDe
             true
         }
         None => false,
-    }
-}
-
-fn answer(reply: Option<oneshot::Sender<Outcome>>, outcome: Outcome) {
-    if let Some(reply) = reply {
-        // A dropped receipt: its owner does not want to know.
-        let _ = reply.send(outcome);
     }
 }

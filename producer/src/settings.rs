@@ -11,6 +11,7 @@ pub struct ProducerSettings {
     pub(crate) address: Address,
     pub(crate) origin: ShortText,
     pub(crate) window: usize,
+    pub(crate) channels: usize,
     pub(crate) buffer_bytes: usize,
     pub(crate) payload_limit: usize,
     pub(crate) room_deadline: Duration,
@@ -34,6 +35,7 @@ impl ProducerSettings {
             address,
             origin: ShortText::new(origin)?,
             window: 1_000,
+            channels: 1,
             buffer_bytes: 64 * 1024 * 1024,
             payload_limit: 16 * 1024 * 1024,
             room_deadline: Duration::from_secs(30),
@@ -48,6 +50,17 @@ impl ProducerSettings {
     #[must_use]
     pub fn window(mut self, messages: usize) -> Self {
         self.window = messages.clamp(1, 100_000);
+        self
+    }
+
+    /// Over how many channels messages are spread, 1 to 4 (1): each has a connection of its own and a share of the window, so that
+    /// one that is lost, or closed for a message's fault, holds up only its share.
+    ///
+    /// One key stays on one channel, so that order by key is kept. Messages without a key that go over different channels
+    /// have no order between them.
+    #[must_use]
+    pub fn channels(mut self, channels: usize) -> Self {
+        self.channels = channels.clamp(1, 4);
         self
     }
 
@@ -74,7 +87,7 @@ impl ProducerSettings {
     }
 
     /// How long after it was accepted a message may go without an answer, resends included (30 s): then its
-    /// outcome is [`Unknown`](crate::Outcome::Unknown).
+    /// outcome is [`Unknown`](crate::Outcome::Unknown), or it comes back if its turn to be published never came.
     #[must_use]
     pub fn confirm_deadline(mut self, deadline: Duration) -> Self {
         self.confirm_deadline = deadline;

@@ -270,7 +270,7 @@ async fn when_the_active_consumer_is_killed_the_next_goes_on_in_order_and_repeat
             receipts.push(sender.submit(message).await.unwrap());
         }
         for receipt in receipts {
-            assert!(receipt.await.is_confirmed());
+            assert!(receipt.await.unwrap().is_confirmed());
         }
         let (first_saw, second_saw) = (Seen::default(), Seen::default());
         let first = Running::start(in_order(node, &queue).on_any(slowly(&first_saw)));
