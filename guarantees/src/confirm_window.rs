@@ -182,13 +182,13 @@ impl<M> ConfirmWindow<M> {
 
     /// Takes out the first of those that wait to be sent again, because it is known to be what ended the channel, and says
     /// how often it was sent. It ends without a pronouncement: the shell says what happened.
-    pub fn withdraw_first(&mut self) -> Option<(M, u32)> {
+    pub fn withdraw_first(&mut self) -> Option<(MessageId, M, u32)> {
         let (order, entry) = self.to_resend.pop_first()?;
         self.ids.remove(&entry.id);
         self.deadlines.remove(&(entry.deadline, Whereabouts::Waiting(order)));
         self.held -= 1;
         self.held_bytes -= entry.bytes;
-        Some((entry.message, entry.tries))
+        Some((entry.id, entry.message, entry.tries))
     }
 
     /// How many messages wait to be sent again.

@@ -58,6 +58,15 @@ pub enum SendFailure {
         /// How long it waited.
         waited: Duration,
     },
+    /// An earlier message of its key is not on its queue, and its sender has not decided yet what becomes of it
+    /// ([`OnHole::Stop`](crate::OnHole::Stop)).
+    #[error(
+        "its key is stopped by message {by}, which is not on its queue: decide about that with Producer::resend or Producer::void"
+    )]
+    KeyStopped {
+        /// The id to decide about.
+        by: MessageId,
+    },
     /// There is no room in the buffer now ([`Producer::try_submit`](crate::Producer::try_submit)).
     #[error("no room in the send buffer now: the broker is away or slower than what is sent")]
     Full,

@@ -55,8 +55,10 @@ mod error;
 mod firing_channel;
 mod frame;
 mod health;
+mod holes;
 mod numbering;
 mod outcome;
+mod outgoing;
 mod producer;
 #[cfg(feature = "cli")]
 pub mod program;
@@ -79,6 +81,7 @@ pub use correio_message::{
 pub use counts::Counts;
 pub use error::{ForwardError, SendError, SendFailure};
 pub use health::Health;
+pub use holes::{NoSuchHole, OnHole};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use receipt::{ForwardReceipt, Receipt};

@@ -11,7 +11,7 @@ use std::{
 use correio_broker_config::{ConnectError, ConnectionSettings, Connections, OwnQueue, Purpose};
 use correio_message::{Envelope, Key, Message, MessageId};
 use tokio::{
-    sync::{Mutex, OnceCell, oneshot, watch},
+    sync::{Mutex, OnceCell, mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, timeout, timeout_at},
 };
@@ -23,7 +23,9 @@ use crate::{
     error::{ForwardError, SendError, SendFailure},
     firing_channel::FiringChannel,
     health::{Health, HealthReport},
+    holes::{Choice, Decision, HoleRegistry, NoSuchHole},
     outcome::Outcome,
+    outgoing::{Outgoing, OutgoingRules},
     publishing_channel::PublishingChannel,
     receipt::{ForwardReceipt, Pending, Receipt},
     reply_channel::Readiness,
@@ -48,6 +50,9 @@ struct Shared {
     counters: Arc<Counters>,
     /// To the channels with confirms, all of which share one room.
     confirmed: Vec<Buffer>,
+    holes: HoleRegistry,
+    /// To the same channels: what is decided about their holes.
+    deciders: Vec<mpsc::Sender<Decision>>,
     health: watch::Sender<Health>,
     fired: OnceCell<Buffer>,
     fire_connections: Arc<Connections>,
@@ -101,18 +106,30 @@ impl Producer {
         let (closing, give_up) = (CancellationToken::new(), CancellationToken::new());
         let (room, health) = (Room::new(settings.buffer_bytes), watch::Sender::new(Health::default()));
         let (mut confirmed, mut tasks) = (Vec::new(), Vec::new());
-        for lease in leases {
+        let holes = HoleRegistry::default();
+        let mut deciders = Vec::new();
+        for (number, lease) in leases.into_iter().enumerate() {
             let (buffer, submissions) = Buffer::new(PLACES, room.clone());
+            let (decider, decisions) = mpsc::channel(PLACES);
+            let rules = OutgoingRules {
+                channel: number,
+                queue_limit: settings.window_of_a_channel(),
+                on_hole: settings.on_hole,
+                registry: holes.clone(),
+                confirm_deadline: settings.confirm_deadline,
+            };
             let channel = PublishingChannel::new(
                 &settings,
                 connections.clone(),
-                submissions,
-                counters.clone(),
+                Outgoing::new(rules, submissions, counters.clone()),
+                decisions,
                 HealthReport::new(health.clone()),
+                counters.clone(),
                 closing.clone(),
                 give_up.clone(),
             );
             confirmed.push(buffer);
+            deciders.push(decider);
             tasks.push(tokio::spawn(channel.run(lease)));
         }
         let reply_queue = OwnQueue::replies(&fresh_source().to_string())
@@ -124,6 +141,8 @@ impl Producer {
             settings,
             counters,
             confirmed,
+            holes,
+            deciders,
             health,
             fired: OnceCell::new(),
             fire_connections,
@@ -222,6 +241,42 @@ impl Producer {
             Cargo::Envelope(envelope) => ForwardError { envelope, cause },
             Cargo::Message(_) => unreachable!("an envelope was put in"),
         })
+    }
+
+    /// Sends a message again that left a hole in the order of its key, under its id and its number: what its key's consumer
+    /// waits for. The key goes on behind it.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchHole`] if no key is stopped by this message.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropped, the message may be sent again or not, and the hole cannot be decided upon a second time.
+    pub async fn resend(&self, id: &MessageId) -> Result<Receipt, NoSuchHole> {
+        let (reply, answer) = oneshot::channel();
+        self.decide(id, Choice::Resend(reply)).await?;
+        Ok(Receipt(Pending { id: id.clone(), answer }))
+    }
+
+    /// Gives a message up that left a hole in the order of its key: nobody is to wait for its number. That travels on the
+    /// key's next message, or on a marker of its own if none comes for a moment. The key goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchHole`] if no key is stopped by this message.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropped, the number may be declared or not, and the hole cannot be decided upon a second time.
+    pub async fn void(&self, id: &MessageId) -> Result<(), NoSuchHole> {
+        self.decide(id, Choice::Void).await
+    }
+
+    async fn decide(&self, id: &MessageId, choice: Choice) -> Result<(), NoSuchHole> {
+        let channel = self.shared.holes.take(id)?;
+        let decision = Decision { id: id.clone(), choice };
+        self.shared.deciders[channel].send(decision).await.map_err(|_| NoSuchHole { id: id.clone() })
     }
 
     /// Hands one message to the connection and never learns what became of it: fire and forget.

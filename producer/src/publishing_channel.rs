@@ -3,17 +3,18 @@
 //! One task owns the channel and everything about it. What to do is decided by the
 //! [`ConfirmWindow`]; this only publishes, listens and reports.
 
-use std::{collections::VecDeque, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use correio_broker_config::{Backoff, Connections, LeasedChannel};
 use correio_guarantees::{
-    Answer, ConfirmWindow, CulpritSearch, DeadlineAction, Publish, Suspicion, WindowAdmission, WindowLimits,
+    Answer as Confirm, ConfirmWindow, CulpritSearch, DeadlineAction, Ended, Publish, Suspicion, WindowAdmission,
+    WindowLimits,
 };
-use correio_message::{Durability, Envelope, MessageId, Sequence};
+use correio_message::{Envelope, MessageId, Sequence};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, Event, options::ConfirmSelectOptions};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
     task::yield_now,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -22,13 +23,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connecting::{Fault, STEP_DEADLINE, next_channel},
     counts::{Counters, one},
-    error::SendFailure,
     frame::{Frame, send_frame},
     health::HealthReport,
-    numbering::Numbering,
+    holes::Decision,
     outcome::Outcome,
+    outgoing::{Outgoing, Ready},
     settings::ProducerSettings,
-    submission::{self, Cargo, Submission},
+    submission::Answer,
 };
 
 pub(crate) struct PublishingChannel {
@@ -36,14 +37,9 @@ pub(crate) struct PublishingChannel {
     backoff: Backoff,
     /// The channel that is served has answered something: the next loss is met with a new one at once.
     is_answered: bool,
-    submissions: mpsc::Receiver<Submission>,
-    /// Taken from the callers and not published yet, in their order.
-    queue: VecDeque<Submission>,
-    queue_limit: usize,
-    /// No caller will hand in more.
-    no_more: bool,
+    outgoing: Outgoing,
+    decisions: mpsc::Receiver<Decision>,
     window: ConfirmWindow<Held>,
-    numbering: Numbering,
     /// For the message that makes the broker close its channels.
     search: CulpritSearch,
     counters: Arc<Counters>,
@@ -55,11 +51,22 @@ pub(crate) struct PublishingChannel {
 }
 
 /// What is kept of a message until its outcome, to send it again.
-struct Held {
-    envelope: Envelope,
-    sequence: Option<Sequence>,
-    reply: Option<oneshot::Sender<submission::Answer>>,
-    _room: tokio::sync::OwnedSemaphorePermit,
+pub(crate) struct Held {
+    pub(crate) envelope: Envelope,
+    pub(crate) sequence: Option<Sequence>,
+    pub(crate) reply: Option<oneshot::Sender<Answer>>,
+    /// Its share of the buffer, until it has ended; what is ours takes none.
+    pub(crate) _room: Option<OwnedSemaphorePermit>,
+    pub(crate) purpose: Purpose,
+}
+
+/// Why something is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Somebody handed it in.
+    Message,
+    /// It fills holes, and is tried so often so far.
+    Marker { tries: u32 },
 }
 
 /// Why a channel is no longer served.
@@ -78,24 +85,22 @@ impl PublishingChannel {
     pub(crate) fn new(
         settings: &ProducerSettings,
         connections: Arc<Connections>,
-        submissions: mpsc::Receiver<Submission>,
-        counters: Arc<Counters>,
+        outgoing: Outgoing,
+        decisions: mpsc::Receiver<Decision>,
         health: HealthReport,
+        counters: Arc<Counters>,
         closing: CancellationToken,
         give_up: CancellationToken,
     ) -> Self {
-        let window = settings.window.div_ceil(settings.channels);
+        let window = settings.window_of_a_channel();
         Self {
             connections,
             backoff: Backoff::new(),
             is_answered: false,
-            submissions,
-            queue: VecDeque::new(),
-            queue_limit: window,
-            no_more: false,
+            outgoing,
+            decisions,
             // Bytes are bounded before, where callers wait for room: all that is accepted counts, not only what is published.
             window: ConfirmWindow::new(WindowLimits { messages: window, bytes: usize::MAX }),
-            numbering: Numbering::new(crate::producer::fresh_source()),
             search: CulpritSearch::new(),
             counters,
             health,
@@ -175,7 +180,7 @@ impl PublishingChannel {
                 return End::Finished;
             }
             let deadline = self.next_deadline();
-            let wants_more = self.queue.len() < self.queue_limit && !self.no_more;
+            let wants_more = self.outgoing.wants_more();
             tokio::select! {
                 biased; // answers first: they free the room that messages wait for
                 Some(answer) = confirms.next(), if !confirms.is_empty() => {
@@ -191,11 +196,10 @@ impl PublishingChannel {
                     // Those who waited for these outcomes run first, so that what they send next goes out in one write and not
                     // in one each (bench/ shows what that is worth).
                     yield_now().await;
-                    self.take_what_is_ready();
+                    self.outgoing.take_what_is_ready();
                 }
-                more = receive(&mut self.submissions, &mut self.queue, self.queue_limit), if wants_more => {
-                    self.no_more = !more;
-                }
+                Some(decision) = self.decisions.recv() => self.outgoing.on_decision(decision),
+                () = self.outgoing.receive(), if wants_more => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     if self.on_deadline() == DeadlineAction::KillChannel {
                         return End::Lost(Fault::Silent("a confirm"));
@@ -211,17 +215,9 @@ impl PublishingChannel {
                     Event::Error(error) if !channel.status().connected() => return End::Lost(Fault::of(&error)),
                     _ => {}
                 },
-                () = self.closing.cancelled(), if !self.submissions.is_closed() => self.submissions.close(),
+                () = self.closing.cancelled(), if !self.outgoing.is_closed() => self.outgoing.close(),
                 () = self.give_up.cancelled() => return End::Lost(Fault::Closing),
             }
-        }
-    }
-
-    fn take_what_is_ready(&mut self) {
-        while self.queue.len() < self.queue_limit
-            && let Ok(submission) = self.submissions.try_recv()
-        {
-            self.queue.push_back(submission);
         }
     }
 
@@ -255,47 +251,21 @@ impl PublishingChannel {
             one(&self.counters.resent);
             return Some((publish, Frame::of(&held.envelope)));
         }
-        self.drop_expired();
-        let front = self.queue.front()?;
-        if self.window.admission(&front.id, front.bytes) != WindowAdmission::Now {
+        let (id, bytes) = self.outgoing.next()?;
+        if self.window.admission(id, bytes) != WindowAdmission::Now {
             // No room; or the same id is outstanding, and what came after it must not overtake it.
             return None;
         }
-        if self.numbering.is_full() {
-            if !self.window.is_idle() {
-                return None;
-            }
-            self.numbering.restart(crate::producer::fresh_source());
-        }
-        let Submission { id, mut cargo, bytes, deadline, reply, room, .. } = self.queue.pop_front()?;
-        let mut sequence = None;
-        if let Cargo::Message(message) = &mut cargo
-            && let Some(key) = &message.key
-        {
-            message.sequence = Some(self.numbering.next(&message.destination.route(), key));
-            sequence.clone_from(&message.sequence);
-        }
-        let envelope = cargo.into_envelope(Durability::Persistent);
-        let frame = Frame::of(&envelope);
-        let held = Held { envelope, sequence, reply, _room: room };
+        let Ready { id, held, bytes, deadline } = self.outgoing.take_next(self.window.is_idle())?;
+        let frame = Frame::of(&held.envelope);
         let publish = self.window.on_publishing(id, held, bytes, deadline.into_std());
         Some((publish, frame))
     }
 
-    /// What nobody waits for any more and was never published leaves no trace on the broker.
-    fn drop_expired(&mut self) {
-        let has_expired = |front: &Submission| front.expires.is_some_and(|expires| expires <= Instant::now());
-        while self.queue.front().is_some_and(has_expired) {
-            if let Some(submission) = self.queue.pop_front() {
-                self.give_back(submission);
-            }
-        }
-    }
-
     fn on_confirmation(&mut self, publish: Publish, confirmation: Confirmation) {
         let (answer, returned) = match confirmation {
-            Confirmation::Ack(returned) => (Answer::Ack, returned),
-            Confirmation::Nack(returned) => (Answer::Nack, returned),
+            Confirmation::Ack(returned) => (Confirm::Ack, returned),
+            Confirmation::Nack(returned) => (Confirm::Nack, returned),
             // Confirms were selected, so this cannot be. Left unanswered, the message is not called confirmed.
             Confirmation::NotRequested => return,
         };
@@ -318,7 +288,7 @@ impl PublishingChannel {
                 // Those that were on the channel wait in front of those that were not sent again yet.
                 let suspects = self.window.resends_waiting() - waited_before;
                 if self.search.on_fault(suspects) == Suspicion::Found
-                    && let Some((held, tries)) = self.window.withdraw_first()
+                    && let Some((id, held, tries)) = self.window.withdraw_first()
                 {
                     let reason = reason.clone();
                     let outcome = if *missing {
@@ -326,7 +296,7 @@ impl PublishingChannel {
                     } else {
                         Outcome::Refused { reason, tries }
                     };
-                    self.tell(held, outcome);
+                    self.outgoing.on_ended(id, held, outcome);
                 }
             }
             _ => self.search.on_channel_lost(),
@@ -344,81 +314,45 @@ impl PublishingChannel {
                 return None;
             }
             let deadline = self.next_deadline();
-            let wants_more = self.queue.len() < self.queue_limit && !self.no_more;
+            let wants_more = self.outgoing.wants_more();
             tokio::select! {
                 come = &mut awaited => return Some(come),
-                more = receive(&mut self.submissions, &mut self.queue, self.queue_limit), if wants_more => {
-                    self.no_more = !more;
-                }
+                () = self.outgoing.receive(), if wants_more => {}
+                Some(decision) = self.decisions.recv() => self.outgoing.on_decision(decision),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     // There is no channel to kill.
                     let _ = self.on_deadline();
                 }
-                () = self.closing.cancelled(), if !self.submissions.is_closed() => self.submissions.close(),
+                () = self.closing.cancelled(), if !self.outgoing.is_closed() => self.outgoing.close(),
                 () = self.give_up.cancelled() => return None,
             }
         }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let waiting = self.queue.front().map(|front| front.deadline);
         let held = self.window.next_deadline().map(Instant::from_std);
-        waiting.into_iter().chain(held).min()
+        self.outgoing.next_deadline().into_iter().chain(held).min()
     }
 
     fn on_deadline(&mut self) -> DeadlineAction {
         let now = Instant::now();
-        // All wait equally long, so the oldest is in front.
-        while self.queue.front().is_some_and(|front| front.deadline <= now) {
-            if let Some(submission) = self.queue.pop_front() {
-                self.give_back(submission);
-            }
-        }
+        self.outgoing.on_deadline(now);
         self.window.on_deadline(now.into_std())
     }
 
     fn pronounce(&mut self) {
-        for ended in self.window.take_ended() {
-            let outcome = Outcome::of(ended.pronounced, ended.tries);
-            self.tell(ended.message, outcome);
+        for Ended { id, message, tries, pronounced } in self.window.take_ended() {
+            self.outgoing.on_ended(id, message, Outcome::of(pronounced, tries));
         }
-    }
-
-    fn tell(&mut self, held: Held, outcome: Outcome) {
-        if let Some(sequence) = &held.sequence
-            && !outcome.is_confirmed()
-        {
-            self.numbering.on_not_delivered(&held.envelope.route, sequence);
-        }
-        self.counters.on_outcome(&outcome);
-        if let Some(reply) = held.reply {
-            // A dropped receipt: its owner does not want to know.
-            let _ = reply.send(Ok(outcome));
-        }
-    }
-
-    /// Its turn did not come in time.
-    fn give_back(&self, submission: Submission) {
-        one(&self.counters.not_published);
-        let waited = submission.taken.elapsed();
-        submission.give_back(SendFailure::NotPublished { waited });
     }
 
     fn is_done(&self) -> bool {
-        self.no_more && self.queue.is_empty() && self.window.is_idle()
+        self.outgoing.is_done() && self.window.is_idle() && self.decisions.is_empty()
     }
 
     /// Whatever is left has no answer and will have none.
     fn end_all(&mut self) {
-        self.submissions.close();
-        while let Ok(submission) = self.submissions.try_recv() {
-            self.queue.push_back(submission);
-        }
-        let unsent = std::mem::take(&mut self.queue);
-        for submission in unsent {
-            one(&self.counters.not_published);
-            submission.give_back(SendFailure::Closed);
-        }
+        self.outgoing.end_all();
         self.window.on_channel_lost();
         while let Some(deadline) = self.window.next_deadline() {
             // There is no channel to kill.
@@ -435,20 +369,4 @@ async fn ready_now(confirms: &mut Confirms<'_>) -> Option<Answered> {
         Poll::Pending => Poll::Ready(None),
     })
     .await
-}
-
-/// Takes what the callers have handed in, at least one; `false` when they never will again.
-async fn receive(submissions: &mut mpsc::Receiver<Submission>, queue: &mut VecDeque<Submission>, limit: usize) -> bool {
-    match submissions.recv().await {
-        Some(first) => {
-            queue.push_back(first);
-            while queue.len() < limit
-                && let Ok(next) = submissions.try_recv()
-            {
-                queue.push_back(next);
-            }
-            true
-        }
-        None => false,
-    }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use correio_broker_config::{Address, Topology};
 use correio_message::{ShortText, TooLong};
 
+use crate::holes::OnHole;
+
 /// How a [`Producer`](crate::Producer) behaves.
 #[derive(Clone, Debug)]
 pub struct ProducerSettings {
@@ -12,6 +14,7 @@ pub struct ProducerSettings {
     pub(crate) origin: ShortText,
     pub(crate) window: usize,
     pub(crate) channels: usize,
+    pub(crate) on_hole: OnHole,
     pub(crate) buffer_bytes: usize,
     pub(crate) payload_limit: usize,
     pub(crate) room_deadline: Duration,
@@ -36,6 +39,7 @@ impl ProducerSettings {
             origin: ShortText::new(origin)?,
             window: 1_000,
             channels: 1,
+            on_hole: OnHole::default(),
             buffer_bytes: 64 * 1024 * 1024,
             payload_limit: 16 * 1024 * 1024,
             room_deadline: Duration::from_secs(30),
@@ -62,6 +66,17 @@ impl ProducerSettings {
     pub fn channels(mut self, channels: usize) -> Self {
         self.channels = channels.clamp(1, 4);
         self
+    }
+
+    /// What happens to a key when a message of it is not on its queue for certain ([`OnHole::Stop`]).
+    #[must_use]
+    pub fn on_hole(mut self, on_hole: OnHole) -> Self {
+        self.on_hole = on_hole;
+        self
+    }
+
+    pub(crate) fn window_of_a_channel(&self) -> usize {
+        self.window.div_ceil(self.channels)
     }
 
     /// How many bytes of messages may be held in all: waiting, unanswered, or not yet pronounced (64 MiB). A

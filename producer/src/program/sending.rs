@@ -20,7 +20,7 @@ use super::{
     target::{Target, quoted},
     unsent::{Keeper, UnsentError},
 };
-use crate::{Outcome, Producer, ProducerSettings, Receipt, SendError, SendFailure};
+use crate::{OnHole, Outcome, Producer, ProducerSettings, Receipt, SendError, SendFailure};
 
 const PAYLOAD_LIMIT: usize = 16 * 1024 * 1024;
 
@@ -35,7 +35,10 @@ pub(crate) async fn run(args: SendArgs) -> Result<Exit, Stop> {
     let keeper = args.unsent.clone().map(|path| Keeper::new(path, args.again.as_deref()));
     let mut keeper = keeper.transpose().map_err(Stop::usage)?;
     let window = args.window as usize;
-    let adjust = |settings: ProducerSettings| settings.window(window).confirm_deadline(args.confirm_deadline);
+    let adjust = |settings: ProducerSettings| {
+        // What failed is said and kept; nobody is here to decide about its key.
+        settings.window(window).confirm_deadline(args.confirm_deadline).on_hole(OnHole::Void)
+    };
     let producer = match connect(broker, origin, adjust).await {
         Ok(producer) => producer,
         Err(stop) => {

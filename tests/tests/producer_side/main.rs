@@ -2,6 +2,7 @@
 
 mod addressing_out;
 mod back_pressure;
+mod holes;
 mod producer_faults;
 mod producer_program;
 mod producing;

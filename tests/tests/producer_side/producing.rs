@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use correio_lab::broker::{Login, Node, QueueKind, for_each};
 use correio_producer::{
-    Address, Destination, Key, Message, Outcome, Producer, ProducerSettings, Route, SendFailure, ShortText,
+    Address, Destination, Key, Message, OnHole, Outcome, Producer, ProducerSettings, Route, SendFailure, ShortText,
 };
 use correio_tests::{
     queues::{by_id, exchange_with, fresh, take_all},
@@ -130,7 +130,7 @@ async fn numbers_count_from_one_for_each_key_and_what_reached_no_queue_is_declar
         let (queue, exchange) = (fresh("q"), fresh("x"));
         node.declare_queue(&queue, QueueKind::Quorum).await.unwrap();
         exchange_with(node, &exchange, &[]).await;
-        let producer = connect(node).await;
+        let producer = Producer::connect(settings(node).on_hole(OnHole::Void)).await.unwrap();
         let to = route(&exchange, &queue);
         let keyed = |key: &str| Message::new(to.clone(), "x").with_key(Key::new(key).unwrap());
         // Nothing is bound yet: number 1 of the key reaches no queue.
