@@ -24,6 +24,7 @@ use crate::{
 
 pub(crate) struct Outgoing {
     submissions: mpsc::Receiver<Submission>,
+    decisions: mpsc::Receiver<Decision>,
     /// Taken from the callers, in their order.
     queue: VecDeque<Submission>,
     queue_limit: usize,
@@ -61,10 +62,16 @@ pub(crate) struct OutgoingRules {
 }
 
 impl Outgoing {
-    pub(crate) fn new(rules: OutgoingRules, submissions: mpsc::Receiver<Submission>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        rules: OutgoingRules,
+        submissions: mpsc::Receiver<Submission>,
+        decisions: mpsc::Receiver<Decision>,
+        counters: Arc<Counters>,
+    ) -> Self {
         let OutgoingRules { channel, queue_limit, on_hole, registry, confirm_deadline } = rules;
         Self {
             submissions,
+            decisions,
             queue: VecDeque::new(),
             queue_limit,
             no_more: false,
@@ -80,24 +87,29 @@ impl Outgoing {
         }
     }
 
-    pub(crate) fn wants_more(&self) -> bool {
-        self.queue.len() < self.queue_limit && !self.no_more
-    }
-
-    /// Takes what the callers hand in, at least one, or learns that they never will again.
+    /// Takes what the callers decide and, as far as there is room, what they hand in, or learns that they never will again.
     ///
-    /// Cancel safe: what is taken is in the queue.
+    /// Cancel safe: what is taken is here.
     pub(crate) async fn receive(&mut self) {
-        match self.submissions.recv().await {
-            Some(first) => {
-                self.queue.push_back(first);
-                self.take_what_is_ready();
-            }
-            None => self.no_more = true,
+        let wants_more = self.queue.len() < self.queue_limit && !self.no_more;
+        tokio::select! {
+            biased; // they are few, and keys wait for them
+            Some(decision) = self.decisions.recv() => self.on_decision(decision),
+            next = self.submissions.recv(), if wants_more => match next {
+                Some(next) => {
+                    self.queue.push_back(next);
+                    self.take_what_is_ready();
+                }
+                None => self.no_more = true,
+            },
+            else => std::future::pending().await,
         }
     }
 
     pub(crate) fn take_what_is_ready(&mut self) {
+        while let Ok(decision) = self.decisions.try_recv() {
+            self.on_decision(decision);
+        }
         while self.queue.len() < self.queue_limit
             && let Ok(submission) = self.submissions.try_recv()
         {
@@ -116,7 +128,8 @@ impl Outgoing {
 
     /// Nothing is left to publish.
     pub(crate) fn is_done(&self) -> bool {
-        self.no_more && self.queue.is_empty() && self.first.is_empty() && self.markers.is_empty()
+        let is_published = self.queue.is_empty() && self.first.is_empty() && self.markers.is_empty();
+        self.no_more && is_published && self.decisions.is_empty()
     }
 
     /// What goes out next, by its id and size.
@@ -191,7 +204,7 @@ impl Outgoing {
     }
 
     /// A sender has decided about a hole.
-    pub(crate) fn on_decision(&mut self, Decision { id, choice }: Decision) {
+    fn on_decision(&mut self, Decision { id, choice }: Decision) {
         let Some(mut held) = self.holes.take(&id) else { return };
         match choice {
             Choice::Resend(reply) => {

@@ -121,8 +121,7 @@ impl Producer {
             let channel = PublishingChannel::new(
                 &settings,
                 connections.clone(),
-                Outgoing::new(rules, submissions, counters.clone()),
-                decisions,
+                Outgoing::new(rules, submissions, decisions, counters.clone()),
                 HealthReport::new(health.clone()),
                 counters.clone(),
                 closing.clone(),

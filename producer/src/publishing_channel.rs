@@ -14,7 +14,7 @@ use correio_message::{Envelope, MessageId, Sequence};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, Event, options::ConfirmSelectOptions};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, oneshot},
     task::yield_now,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -25,7 +25,6 @@ use crate::{
     counts::{Counters, one},
     frame::{Frame, send_frame},
     health::HealthReport,
-    holes::Decision,
     outcome::Outcome,
     outgoing::{Outgoing, Ready},
     settings::ProducerSettings,
@@ -38,7 +37,6 @@ pub(crate) struct PublishingChannel {
     /// The channel that is served has answered something: the next loss is met with a new one at once.
     is_answered: bool,
     outgoing: Outgoing,
-    decisions: mpsc::Receiver<Decision>,
     window: ConfirmWindow<Held>,
     /// For the message that makes the broker close its channels.
     search: CulpritSearch,
@@ -86,7 +84,6 @@ impl PublishingChannel {
         settings: &ProducerSettings,
         connections: Arc<Connections>,
         outgoing: Outgoing,
-        decisions: mpsc::Receiver<Decision>,
         health: HealthReport,
         counters: Arc<Counters>,
         closing: CancellationToken,
@@ -98,7 +95,6 @@ impl PublishingChannel {
             backoff: Backoff::new(),
             is_answered: false,
             outgoing,
-            decisions,
             // Bytes are bounded before, where callers wait for room: all that is accepted counts, not only what is published.
             window: ConfirmWindow::new(WindowLimits { messages: window, bytes: usize::MAX }),
             search: CulpritSearch::new(),
@@ -180,7 +176,6 @@ impl PublishingChannel {
                 return End::Finished;
             }
             let deadline = self.next_deadline();
-            let wants_more = self.outgoing.wants_more();
             tokio::select! {
                 biased; // answers first: they free the room that messages wait for
                 Some(answer) = confirms.next(), if !confirms.is_empty() => {
@@ -198,8 +193,7 @@ impl PublishingChannel {
                     yield_now().await;
                     self.outgoing.take_what_is_ready();
                 }
-                Some(decision) = self.decisions.recv() => self.outgoing.on_decision(decision),
-                () = self.outgoing.receive(), if wants_more => {}
+                () = self.outgoing.receive() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     if self.on_deadline() == DeadlineAction::KillChannel {
                         return End::Lost(Fault::Silent("a confirm"));
@@ -314,11 +308,9 @@ impl PublishingChannel {
                 return None;
             }
             let deadline = self.next_deadline();
-            let wants_more = self.outgoing.wants_more();
             tokio::select! {
                 come = &mut awaited => return Some(come),
-                () = self.outgoing.receive(), if wants_more => {}
-                Some(decision) = self.decisions.recv() => self.outgoing.on_decision(decision),
+                () = self.outgoing.receive() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     // There is no channel to kill.
                     let _ = self.on_deadline();
@@ -347,7 +339,7 @@ impl PublishingChannel {
     }
 
     fn is_done(&self) -> bool {
-        self.outgoing.is_done() && self.window.is_idle() && self.decisions.is_empty()
+        self.outgoing.is_done() && self.window.is_idle()
     }
 
     /// Whatever is left has no answer and will have none.
