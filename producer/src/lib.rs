@@ -51,6 +51,7 @@
 
 mod connecting;
 mod counts;
+mod delay;
 mod error;
 mod firing_channel;
 mod frame;
@@ -74,12 +75,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use correio_broker_config::{Address, ConnectError, DeclareError, Role, Topology, WorkQueue};
 pub use correio_message::{
-    DecodeError, Destination, Envelope, Headers, InvalidAddress, Json, Key, MailboxName, Message, MessageId,
-    ReplyError, Route, ShortText, TooLong, TopicKey, Value,
+    DecodeError, Destination, Envelope, Headers, InvalidAddress, InvalidLifetime, Json, Key, Lifetime, MailboxName,
+    Message, MessageId, Priority, ReplyError, Route, ShortText, TooLong, TopicKey, Value,
 };
 
 pub use counts::Counts;
-pub use error::{ForwardError, SendError, SendFailure};
+pub use delay::NotDelayable;
+pub use error::{ForwardError, KeyConflict, SendError, SendFailure};
 pub use health::Health;
 pub use holes::{NoSuchHole, OnHole};
 pub use outcome::Outcome;

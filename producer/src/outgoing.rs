@@ -14,6 +14,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     counts::{Counters, one},
+    delay::explained,
     error::SendFailure,
     holes::{Choice, Decision, HoleRegistry, Holes, OnHole},
     numbering::Numbering,
@@ -148,8 +149,8 @@ impl Outgoing {
     fn give_back_what_cannot_go(&mut self, now: Instant) {
         while let Some(front) = self.queue.front() {
             // What nobody waits for any more leaves no trace on the broker.
-            let cause = if front.expires.is_some_and(|expires| expires <= now) {
-                SendFailure::NotPublished { waited: front.taken.elapsed() }
+            let cause = if front.is_expired(now) {
+                SendFailure::Expired { waited: front.taken.elapsed() }
             } else if let Some(by) = self.stopped_by(&front.cargo) {
                 SendFailure::KeyStopped { by }
             } else {
@@ -170,7 +171,7 @@ impl Outgoing {
             }
             self.numbering.restart(crate::producer::fresh_source());
         }
-        let Submission { id, mut cargo, bytes, deadline, reply, room, .. } = self.queue.pop_front()?;
+        let Submission { id, mut cargo, bytes, deadline, expires, reply, room, .. } = self.queue.pop_front()?;
         let mut sequence = None;
         if let Cargo::Message(message) = &mut cargo
             && let Some(key) = &message.key
@@ -179,12 +180,13 @@ impl Outgoing {
             sequence.clone_from(&message.sequence);
         }
         let envelope = cargo.into_envelope(Durability::Persistent);
-        let held = Held { envelope, sequence, reply, _room: Some(room), purpose: Purpose::Message };
+        let held = Held { envelope, sequence, expires, reply, _room: Some(room), purpose: Purpose::Message };
         Some(Ready { id, held, bytes, deadline })
     }
 
     /// A message that was published has ended. Its sender is told last: what is to be seen of it is so by then.
     pub(crate) fn on_ended(&mut self, id: MessageId, mut held: Held, outcome: Outcome) {
+        let outcome = explained(outcome, &held.envelope.route);
         let reply = held.reply.take();
         let is_hole = held.sequence.is_some() && !outcome.is_confirmed();
         match held.purpose {
@@ -218,7 +220,7 @@ impl Outgoing {
 
     /// When something of it is to be looked at again.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let waiting = self.queue.front().map(|front| front.deadline);
+        let waiting = self.queue.front().map(|front| front.expires.map_or(front.deadline, |at| at.min(front.deadline)));
         let first = self.first.front().map(|ready| ready.deadline);
         let marker = self.markers.first().map(|(due, ..)| *due);
         [waiting, first, marker].into_iter().flatten().min()
@@ -226,10 +228,15 @@ impl Outgoing {
 
     /// What has waited for its turn too long comes back.
     pub(crate) fn on_deadline(&mut self, now: Instant) {
-        // All wait equally long, so the oldest is in front.
-        while let Some(front) = self.queue.front().filter(|front| front.deadline <= now) {
+        // All wait equally long, so the oldest is in front. What expires behind it comes back in its turn.
+        while let Some(front) = self.queue.front() {
             let waited = front.taken.elapsed();
-            self.give_back_front(SendFailure::NotPublished { waited });
+            let cause = match (front.is_expired(now), front.deadline <= now) {
+                (true, _) => SendFailure::Expired { waited },
+                (false, true) => SendFailure::NotPublished { waited },
+                (false, false) => break,
+            };
+            self.give_back_front(cause);
         }
         while self.first.front().is_some_and(|ready| ready.deadline <= now) {
             // Published before, or a marker: it is not known to be nowhere.
@@ -307,7 +314,8 @@ impl Outgoing {
             let id = crate::fresh_id();
             let envelope = Envelope::marker(route, &id, &sequence);
             let purpose = Purpose::Marker { tries: tries + 1 };
-            let held = Held { envelope, sequence: Some(sequence), reply: None, _room: None, purpose };
+            let sequence = Some(sequence);
+            let held = Held { envelope, sequence, expires: None, reply: None, _room: None, purpose };
             self.first.push_back(Ready { id, held, bytes: 0, deadline: now + self.confirm_deadline });
         }
     }

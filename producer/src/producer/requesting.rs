@@ -76,7 +76,7 @@ impl Producer {
                 outcome = &mut receipt, if known.is_none() => match outcome {
                     Ok(outcome) => known = Some(reachable(outcome)?),
                     Err(error) => return Err(match error.cause {
-                        SendFailure::NotPublished { .. } => passed(None),
+                        SendFailure::NotPublished { .. } | SendFailure::Expired { .. } => passed(None),
                         SendFailure::Closed => RequestError::Closed,
                         _ => RequestError::NotSent(error),
                     }),
