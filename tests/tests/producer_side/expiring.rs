@@ -11,7 +11,7 @@ use correio_producer::{
     Address, Key, KeyConflict, Message, Outcome, Priority, Producer, ProducerSettings, SendFailure,
 };
 use correio_tests::{
-    consuming::{Running, Seen, consumer, message, shared, until_depth},
+    consuming::{Running, Seen, consumer, message, shared, until, until_depth},
     programs::Program,
     queues::take_all,
 };
@@ -99,6 +99,7 @@ async fn what_expires_before_its_turn_comes_back_while_the_broker_is_away() {
         let began = Instant::now();
         let first = producer.submit(expiring(&queue, "short", short)).await.unwrap();
         let second = producer.submit(expiring(&queue, "long", long)).await.unwrap();
+        producer.fire(expiring(&queue, "fired", short)).await.unwrap();
         for (receipt, lifetime) in [(first, short), (second, long)] {
             let error = timeout(PATIENCE, receipt).await.expect("long before the confirm deadline").unwrap_err();
             assert!(matches!(error.cause, SendFailure::Expired { .. }), "{error}");
@@ -106,6 +107,8 @@ async fn what_expires_before_its_turn_comes_back_while_the_broker_is_away() {
         }
         proxy.refuse_new(false).await;
         assert!(timeout(PATIENCE, producer.send(message(&queue, "n"))).await.unwrap().unwrap().is_confirmed());
+        // It had no connection until now.
+        until(|| producer.counts().fire_dropped == 1, || format!("{:?}", producer.counts())).await;
         let there: Vec<_> = take_all(node, &queue).await.into_iter().map(|envelope| envelope.body).collect();
         assert_eq!(there, ["n"], "what came back left no trace");
         producer.close(CLOSE).await;
