@@ -30,6 +30,11 @@
 //!
 //! [`Destination::wants_somebody`] tells the last two from the others.
 //!
+//! # Sooner, later, never
+//!
+//! [`Message::expiring_after`] is for what is worth nothing after a while, [`Message::with_priority`] for what goes before the
+//! others, [`Producer::send_after`] for what is to come later. None of them goes with a key: it would break the key's order.
+//!
 //! # Request and reply
 //!
 //! ```no_run
