@@ -45,6 +45,28 @@ pub(crate) enum Law {
     IdleAtTheEnd,
 }
 
+impl Law {
+    pub(crate) const ALL: [Self; 17] = [
+        Self::OneOutcomeEach,
+        Self::ConfirmedIsOnItsQueues,
+        Self::UnroutableReachedNoQueue,
+        Self::RefusedWasRefused,
+        Self::UnknownAtItsDeadline,
+        Self::NothingPastItsDeadline,
+        Self::KilledForALateAnswer,
+        Self::TriesAreSendings,
+        Self::OldestFirst,
+        Self::OrderOnTheQueue,
+        Self::EndedLandsNoMore,
+        Self::CertainIsNotSentAgain,
+        Self::OneOfAnId,
+        Self::CountsAreTrue,
+        Self::LimitsHold,
+        Self::PublishesAreNew,
+        Self::IdleAtTheEnd,
+    ];
+}
+
 /// A law, and how it was broken.
 #[derive(Debug)]
 pub(crate) struct Broken {

@@ -12,6 +12,7 @@ mod broker;
 mod chance;
 mod client;
 mod culprit;
+mod faults;
 mod history;
 mod lane;
 mod law;
@@ -22,6 +23,7 @@ mod seen;
 mod shell;
 #[path = "../support/mod.rs"]
 mod support;
+mod tampered;
 mod world;
 
 use std::{
@@ -31,8 +33,11 @@ use std::{
 };
 
 use correio_guarantees::ConfirmWindow;
+use faults::PLANTED;
 use history::{Told, Watch, play};
+use law::Law;
 use seen::{Seen, Sight};
+use tampered::Tampered;
 use world::Trace;
 
 #[test]
@@ -47,6 +52,28 @@ fn every_message_has_one_outcome_no_confirmed_is_false_and_each_key_keeps_its_or
         let often = seen.count(sight);
         println!("{sight:?}: {often}");
         assert!(often >= histories / 200, "{sight:?} was seen {often} times in {histories} histories");
+    }
+}
+
+#[test]
+fn a_machine_that_breaks_one_law_is_found_by_that_law() {
+    let find = |fault, watch| {
+        (0..FAULT_HISTORIES).find_map(|seed| {
+            let told = play(seed, watch, |limits| Tampered::new(fault, limits));
+            told.broken.map(|broken| (seed, broken))
+        })
+    };
+    for (fault, law) in PLANTED {
+        let Some((seed, broken)) = find(fault, Watch { only: Some(law), trace: Trace::Off }) else {
+            panic!("{fault:?} was not seen to break {law:?} in {FAULT_HISTORIES} histories");
+        };
+        println!("{fault:?} breaks {law:?} in history {seed}: {}", broken.what);
+        let (first, broken) = find(fault, Watch::default()).expect("one of all laws is broken if that one is");
+        println!("    and first {:?} in history {first}: {}", broken.law, broken.what);
+        assert!(first <= seed);
+    }
+    for law in Law::ALL {
+        assert!(PLANTED.iter().any(|(_, broken)| *broken == law), "no fault is planted against {law:?}");
     }
 }
 
@@ -115,3 +142,6 @@ fn histories() -> u64 {
         Err(_) => 10_000,
     }
 }
+
+/// A fault that needs more than these is one that the simulation does not look for.
+const FAULT_HISTORIES: u64 = 2_000;
