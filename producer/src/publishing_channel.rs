@@ -323,7 +323,8 @@ impl PublishingChannel {
                 // Those that were on the channel wait in front of those that were not sent again yet.
                 let suspects = self.window.resends_waiting() - waited_before;
                 if self.search.on_fault(suspects) == Suspicion::Found
-                    && let Some((id, held, tries)) = self.window.withdraw_first()
+                    && let Some(id) = self.window.first_waiting().cloned()
+                    && let Some((held, tries)) = self.window.withdraw(&id)
                 {
                     let reason = reason.clone();
                     let outcome = if *missing {

@@ -13,6 +13,7 @@ pub(crate) trait Machine {
     fn on_returned(&mut self, id: &MessageId, reason: String);
     fn on_channel_lost(&mut self);
     fn next_resend(&mut self) -> Option<(Publish, usize)>;
+    fn first_waiting(&self) -> Option<MessageId>;
     fn withdraw(&mut self, id: &MessageId) -> Option<usize>;
     fn resends_waiting(&self) -> usize;
     fn next_deadline(&self) -> Option<Instant>;
@@ -50,8 +51,12 @@ impl Machine for ConfirmWindow<usize> {
         self.next_resend().map(|(publish, number)| (publish, *number))
     }
 
+    fn first_waiting(&self) -> Option<MessageId> {
+        self.first_waiting().cloned()
+    }
+
     fn withdraw(&mut self, id: &MessageId) -> Option<usize> {
-        self.withdraw(id)
+        self.withdraw(id).map(|(number, _)| number)
     }
 
     fn resends_waiting(&self) -> usize {

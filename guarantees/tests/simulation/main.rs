@@ -11,7 +11,6 @@
 mod broker;
 mod chance;
 mod client;
-mod culprit;
 mod faults;
 mod history;
 mod lane;

@@ -3,12 +3,11 @@
 
 use std::collections::VecDeque;
 
-use correio_guarantees::{DeadlineAction, Ended, Pronounced, Publish, WindowAdmission};
+use correio_guarantees::{CulpritSearch, DeadlineAction, Ended, Pronounced, Publish, Suspicion, WindowAdmission};
 
 use crate::{
     broker::{Frame, Published},
     client::{Client, Completed},
-    culprit::CulpritSearch,
     ledger::Outcome,
     machine::Machine,
     numbers::Numbers,
@@ -23,7 +22,7 @@ pub(crate) struct Shell<W> {
     queue: VecDeque<usize>,
     queue_limit: usize,
     client: Option<Client>,
-    culprit: CulpritSearch,
+    search: CulpritSearch,
     /// The last that had to wait because its id was held.
     waited: Option<usize>,
     /// The shell sees confirms in the order in which they completed.
@@ -50,7 +49,7 @@ impl<W: Machine> Shell<W> {
             queue: VecDeque::new(),
             queue_limit,
             client: None,
-            culprit: CulpritSearch::default(),
+            search: CulpritSearch::new(),
             waited: None,
             sees_in_order,
             old: Vec::new(),
@@ -207,10 +206,15 @@ impl<W: Machine> Shell<W> {
     }
 
     fn publish_what_fits(&mut self, world: &mut World) {
-        while let Some(connection) = self.connection()
-            && self.culprit.may_publish(self.window.unanswered())
-        {
+        while let Some(connection) = self.connection() {
+            if self.window.unanswered() == 0 {
+                self.search.on_all_answered();
+            }
+            if !self.search.may_publish() {
+                return;
+            }
             let Some((publish, number)) = self.next_publish(world) else { return };
+            self.search.on_publishing();
             let sending = world.ledger.on_sent(number, publish);
             let key = world.ledger.messages[number].key;
             world.say(|| format!("#{number} is published as {} on connection {connection}", publish.0));
@@ -223,10 +227,8 @@ impl<W: Machine> Shell<W> {
 
     /// First what is sent again, then what is new.
     fn next_publish(&mut self, world: &mut World) -> Option<(Publish, usize)> {
-        let quiet = self.window.unanswered() == 0;
         if let Some((publish, number)) = self.window.next_resend() {
             world.seen.note(Sight::Resent);
-            self.culprit.on_publishing(&id(world.ledger.messages[number].id), quiet);
             return Some((publish, number));
         }
         let (number, admission) = self.ask_for_the_next(world)?;
@@ -239,7 +241,6 @@ impl<W: Machine> Shell<W> {
         self.queue.pop_front();
         let message = &world.ledger.messages[number];
         let name = id(message.id);
-        self.culprit.on_publishing(&name, quiet);
         Some((self.window.on_publishing(name, number, message.bytes, at(message.deadline)), number))
     }
 
@@ -274,16 +275,22 @@ impl<W: Machine> Shell<W> {
         if let Some(client) = self.client.take() {
             self.old.extend(client.completed);
         }
+        let waited_before = self.window.resends_waiting();
         self.window.on_channel_lost();
         world.ledger.on_channel_lost();
         match fault {
             Fault::OfOneMessage { missing } => {
-                if let Some(culprit) = self.culprit.on_fault_of_one(&mut self.window) {
+                // As the shell does: those that were on the channel wait in front of those that were not sent again yet.
+                let suspects = self.window.resends_waiting().saturating_sub(waited_before);
+                if self.search.on_fault(suspects) == Suspicion::Found
+                    && let Some(id) = self.window.first_waiting()
+                    && let Some(culprit) = self.window.withdraw(&id)
+                {
                     world.seen.note(Sight::CulpritFound);
                     self.tell(culprit, if missing { Outcome::Unroutable } else { Outcome::Refused }, world);
                 }
             }
-            Fault::Gone | Fault::Silent => self.culprit.on_lost(),
+            Fault::Gone | Fault::Silent => self.search.on_channel_lost(),
         }
         self.pronounce(world);
     }

@@ -223,14 +223,20 @@ impl Machine for Tampered {
         Some(next)
     }
 
+    fn first_waiting(&self) -> Option<MessageId> {
+        self.window.first_waiting().cloned()
+    }
+
     fn withdraw(&mut self, id: &MessageId) -> Option<usize> {
         if self.has(Fault::WithdrawsAnInnocent) {
             let others: Vec<_> = self.sent.iter().map(|sent| sent.id.clone()).filter(|other| other != id).collect();
-            if let Some(innocent) = others.iter().find_map(|other| self.window.withdraw(other)) {
+            if let Some(innocent) =
+                others.iter().find_map(|other| self.window.withdraw(other).map(|(number, _)| number))
+            {
                 return Some(innocent);
             }
         }
-        self.window.withdraw(id)
+        self.window.withdraw(id).map(|(number, _)| number)
     }
 
     fn resends_waiting(&self) -> usize {
