@@ -22,6 +22,31 @@ impl Health {
     }
 }
 
+/// The health of a producer's channels, now and whenever it changes.
+#[derive(Clone, Debug)]
+pub struct HealthWatch(watch::Receiver<Health>);
+
+impl HealthWatch {
+    pub(crate) fn of(health: &watch::Sender<Health>) -> Self {
+        Self(health.subscribe())
+    }
+
+    /// As it is now.
+    #[must_use]
+    pub fn now(&self) -> Health {
+        *self.0.borrow()
+    }
+
+    /// Waits until it is as wanted, at once if it is; `None` when the producer is gone and it will not become so.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn until(&mut self, wanted: impl FnMut(&Health) -> bool) -> Option<Health> {
+        self.0.wait_for(wanted).await.ok().map(|health| *health)
+    }
+}
+
 /// One channel's share in it. Dropped, it is not open any more.
 #[derive(Debug)]
 pub(crate) struct HealthReport {

@@ -80,7 +80,7 @@ pub use correio_message::{
 
 pub use counts::Counts;
 pub use error::{ForwardError, SendError, SendFailure};
-pub use health::Health;
+pub use health::{Health, HealthWatch};
 pub use holes::{NoSuchHole, OnHole};
 pub use outcome::Outcome;
 pub use producer::Producer;

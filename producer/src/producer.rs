@@ -22,7 +22,7 @@ use crate::{
     counts::{Counters, Counts, one},
     error::{ForwardError, SendError, SendFailure},
     firing_channel::FiringChannel,
-    health::{Health, HealthReport},
+    health::{Health, HealthReport, HealthWatch},
     holes::{Choice, Decision, HoleRegistry, NoSuchHole},
     outcome::Outcome,
     outgoing::{Outgoing, OutgoingRules},
@@ -316,8 +316,8 @@ impl Producer {
 
     /// Whether the channels with confirms are open, and whether the broker reads from them: now, and whenever that changes.
     #[must_use]
-    pub fn health(&self) -> watch::Receiver<Health> {
-        self.shared.health.subscribe()
+    pub fn health(&self) -> HealthWatch {
+        HealthWatch::of(&self.shared.health)
     }
 
     /// What this producer has done so far.

@@ -33,16 +33,17 @@ pub(crate) type Answer = Result<Outcome, Box<NeverLeft>>;
 pub(crate) struct NeverLeft {
     pub(crate) cargo: Cargo,
     pub(crate) cause: SendFailure,
+    /// Until its sender has read it, it is held here.
+    _room: OwnedSemaphorePermit,
 }
 
 impl Submission {
-    /// Gives it back to its sender. Its room is free before the sender hears of it.
+    /// Gives it back to its sender, and its room when that has read it.
     pub(crate) fn give_back(self, cause: SendFailure) {
         let Self { cargo, reply, room, .. } = self;
-        drop(room);
         if let Some(reply) = reply {
             // A dropped receipt: its owner does not want to know.
-            let _ = reply.send(Err(Box::new(NeverLeft { cargo, cause })));
+            let _ = reply.send(Err(Box::new(NeverLeft { cargo, cause, _room: room })));
         }
     }
 }

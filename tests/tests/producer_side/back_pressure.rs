@@ -7,13 +7,11 @@ use correio_lab::{
     faults::{Direction, Ending, Proxy},
 };
 use correio_producer::{
-    Address, Destination, Health, Key, Message, Outcome, Producer, ProducerSettings, Route, SendFailure, ShortText,
+    Address, Destination, Health, HealthWatch, Key, Message, Outcome, Producer, ProducerSettings, Route, SendFailure,
+    ShortText,
 };
 use correio_tests::queues::{fresh, take_all};
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 const CLOSE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,9 +30,9 @@ fn at(url: &str) -> ProducerSettings {
     ProducerSettings::new(Address::parse(url).unwrap(), "tests").unwrap().confirm_deadline(PATIENCE)
 }
 
-async fn until(health: &mut watch::Receiver<Health>, wanted: impl FnMut(&Health) -> bool) {
-    let has_come = matches!(timeout(PATIENCE, health.wait_for(wanted)).await, Ok(Ok(_)));
-    assert!(has_come, "it is {:?}", *health.borrow());
+async fn until(health: &mut HealthWatch, wanted: impl FnMut(&Health) -> bool) {
+    let has_come = matches!(timeout(PATIENCE, health.until(wanted)).await, Ok(Some(_)));
+    assert!(has_come, "it is {:?}", health.now());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +139,7 @@ async fn a_memory_alarm_is_seen_what_is_sent_under_it_waits_and_is_confirmed_whe
         until(&mut health, Health::is_good).await;
         assert_eq!((producer.counts().reconnected, take_all(node, &queue).await.len()), (0, 20));
         producer.close(CLOSE).await;
-        assert_eq!(*health.borrow(), Health { channels: 2, open: 0, blocked: 0 }, "none is left");
+        assert_eq!(health.now(), Health { channels: 2, open: 0, blocked: 0 }, "none is left");
     })
     .await;
 }

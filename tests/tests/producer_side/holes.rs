@@ -119,7 +119,7 @@ async fn an_idle_key_gets_a_marker_and_one_without_a_decision_when_its_producer_
             let url = node.amqp_url_through(Login::Lab, proxy.address());
             let settings = settings(&url).confirm_deadline(Duration::from_secs(2)).on_hole(on_hole);
             let producer = Producer::connect(settings).await.unwrap();
-            producer.health().wait_for(Health::is_good).await.unwrap();
+            producer.health().until(Health::is_good).await.unwrap();
             let to = to("", &queue);
             assert!(producer.send(keyed(&to, "a", "one")).await.unwrap().is_confirmed());
             // Number 2 never arrives, however often it is sent.
@@ -207,7 +207,7 @@ async fn one_id_on_two_lines_leaves_one_hole_to_decide_about_and_no_key_stops_fo
         let id = hole(&producer, &here).await;
         let twin = keyed(&there, "a", "twin").with_id(id.clone());
         assert!(matches!(producer.send(twin).await.unwrap(), Outcome::Unroutable { .. }));
-        assert_eq!(producer.holes(), [id.clone()]);
+        assert_eq!(producer.holes(), std::slice::from_ref(&id));
         let next = producer.send(keyed(&there, "a", "next")).await.unwrap();
         assert!(matches!(next, Outcome::Unroutable { .. }), "its number was void at once");
         exchange_with(node, &exchange, &[&queue]).await;
