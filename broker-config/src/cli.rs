@@ -10,7 +10,7 @@ use tracing_subscriber::{
     EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
-use crate::address::{Address, AddressError, Role};
+use crate::{address::Address, address_error::AddressError, address_source::Role};
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
