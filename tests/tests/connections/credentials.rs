@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use correio_broker_config::{Address, ConnectError};
 use correio_consumer::{CancellationToken, ConsumeError, Consumer, Processing};
 use correio_lab::broker::{Login, Node, NodeOptions, for_each_own};
-use correio_producer::{Destination, Message, Outcome, Producer, ProducerSettings};
+use correio_producer::{Destination, Message, Producer, ProducerSettings};
 use correio_tests::consuming::{AT_ONCE, Running, Seen, shared, short_retries};
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
@@ -50,7 +50,7 @@ async fn a_password_that_changed_in_its_file_while_running_is_used_after_the_nex
             }));
         let producer = Producer::connect(ProducerSettings::new(address.clone(), "tests").unwrap()).await.unwrap();
         let send = async || producer.send(Message::new(Destination::queue(&queue).unwrap(), "hello")).await.unwrap();
-        assert_eq!(send().await, Outcome::Confirmed);
+        assert!(send().await.is_confirmed());
         running.until(|tally| tally.handled == 1).await;
 
         // The broker first: what comes back before the file has the new one too is refused, and may try again.
@@ -59,7 +59,7 @@ async fn a_password_that_changed_in_its_file_while_running_is_used_after_the_nex
         let refused = connections(address, DEADLINE).channel().await.unwrap_err();
         assert!(matches!(refused, ConnectError::Credentials { .. }), "{refused:?}");
         std::fs::write(&file, "the second\n").unwrap();
-        assert_eq!(send().await, Outcome::Confirmed);
+        assert!(send().await.is_confirmed());
         running.until(|tally| tally.handled == 2 && tally.resubscribed >= 1).await;
         running.stop().await;
         producer.close(DEADLINE).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use correio_broker_config::{Address, ConnectError, ServerVersion, Step, TlsError, TlsSettings};
 use correio_lab::broker::{Login, NodeOptions, for_each_own};
-use correio_producer::{Destination, Message, Outcome, Producer, ProducerSettings};
+use correio_producer::{Destination, Message, Producer, ProducerSettings};
 use correio_tests::consuming::shared;
 use tokio::{
     io::{AsyncReadExt as _, copy},
@@ -31,7 +31,7 @@ async fn a_server_is_spoken_to_when_it_is_who_it_says_and_every_other_is_a_clear
         let queue = shared(node, "tls").await;
         let producer = Producer::connect(ProducerSettings::new(good.clone(), "tests").unwrap()).await.unwrap();
         let message = Message::new(Destination::queue(&queue).unwrap(), vec![b'x'; 3_000_000]);
-        assert_eq!(producer.send(message).await.unwrap(), Outcome::Confirmed);
+        assert!(producer.send(message).await.unwrap().is_confirmed());
         assert_eq!(node.queue_depth(&queue).await.unwrap(), 1);
         producer.close(DEADLINE).await;
 
