@@ -61,11 +61,11 @@ pub async fn submit(
         if receipts.len() >= load.window
             && let Some((lost, receipt)) = receipts.pop_front()
         {
-            count(&mut ends, lost, &receipt.await);
+            count(&mut ends, lost, &receipt.await?);
         }
     }
     for (lost, receipt) in receipts {
-        count(&mut ends, lost, &receipt.await);
+        count(&mut ends, lost, &receipt.await?);
     }
     let rate = load.messages as f64 / started.elapsed().as_secs_f64();
     producer.close(Duration::from_secs(10)).await;
@@ -74,7 +74,7 @@ pub async fn submit(
 
 fn count(ends: &mut Ends, lost: bool, outcome: &Outcome) {
     match outcome {
-        Outcome::Confirmed => ends.confirmed += 1,
+        Outcome::Confirmed { .. } => ends.confirmed += 1,
         Outcome::Unroutable { .. } => ends.unroutable += 1,
         _ => {}
     }

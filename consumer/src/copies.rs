@@ -35,11 +35,14 @@ impl CopyPublisher for Producer {
             let confirmed = async {
                 match self.forward(copy).await {
                     Ok(receipt) => match receipt.await {
-                        Outcome::Confirmed => Ok(()),
-                        Outcome::Unroutable { reason } => Err(NotCopied::NoQueue(reason)),
+                        Ok(Outcome::Confirmed { .. }) => Ok(()),
+                        Ok(Outcome::Unroutable { reason, .. }) => Err(NotCopied::NoQueue(reason)),
                         // The broker takes no message of this size, or with these properties.
-                        Outcome::Refused { reason } if reason.starts_with("406") => Err(NotCopied::Unsendable(reason)),
-                        other => Err(NotCopied::Unconfirmed(other.to_string())),
+                        Ok(Outcome::Refused { reason, .. }) if reason.starts_with("406") => {
+                            Err(NotCopied::Unsendable(reason))
+                        }
+                        Ok(other) => Err(NotCopied::Unconfirmed(other.to_string())),
+                        Err(error) => Err(NotCopied::Unconfirmed(error.to_string())),
                     },
                     Err(error) if matches!(error.cause, SendFailure::HeadersTooLarge { .. }) => {
                         Err(NotCopied::Unsendable(error.cause.to_string()))

@@ -82,6 +82,8 @@ tally! {
     unanswered,
     /// Messages not begun because their deadline had passed: who asked had stopped waiting, or the clocks differ.
     late_requests,
+    /// Markers, which fill numbers that came to nothing; nobody handles them.
+    markers,
     /// Messages given back to the queue although their handling had begun.
     handed_back,
     /// Messages given back to the queue at the end because they had not been begun: what the prefetch held.

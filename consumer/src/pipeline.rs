@@ -173,6 +173,13 @@ impl Pipeline {
             }
         };
         match envelope.decode() {
+            Ok(decoded) if decoded.is_marker => {
+                self.counts.markers(1);
+                if let Some(sequence) = &decoded.message.sequence {
+                    self.order.on_filled(sequence, now.at);
+                }
+                self.acknowledge(owed, now.at);
+            }
             Ok(decoded) => self.on_readable(owed, redelivered, envelope, decoded, now),
             Err(error) => {
                 let ticket = self.hold(owed, envelope, None, None);

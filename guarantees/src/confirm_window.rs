@@ -180,18 +180,15 @@ impl<M> ConfirmWindow<M> {
         self.live_entry(publish.0).map(|entry| (publish, &entry.message))
     }
 
-    /// Takes a message out that waits to be sent again, because it is known to be what ended the channel. It ends
-    /// without a pronouncement: the shell says what happened.
-    pub fn withdraw(&mut self, id: &MessageId) -> Option<M> {
-        let Some(Whereabouts::Waiting(order)) = self.ids.get(id).copied() else {
-            return None;
-        };
-        let entry = self.to_resend.remove(&order)?;
-        self.ids.remove(id);
+    /// Takes out the first of those that wait to be sent again, because it is known to be what ended the channel, and says
+    /// how often it was sent. It ends without a pronouncement: the shell says what happened.
+    pub fn withdraw_first(&mut self) -> Option<(MessageId, M, u32)> {
+        let (order, entry) = self.to_resend.pop_first()?;
+        self.ids.remove(&entry.id);
         self.deadlines.remove(&(entry.deadline, Whereabouts::Waiting(order)));
         self.held -= 1;
         self.held_bytes -= entry.bytes;
-        Some(entry.message)
+        Some((entry.id, entry.message, entry.tries))
     }
 
     /// How many messages wait to be sent again.

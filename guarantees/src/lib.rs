@@ -13,10 +13,12 @@
 //! | [`KeyLanes`] | one message of a key at a time, keys take turns |
 //! | [`AckPlanner`] | few acknowledgements, none for what is not settled |
 //! | [`PendingReplies`] | each request ends once, and no reply goes to another request |
+//! | [`CulpritSearch`] | the message that closes its channels is found, and the innocent go on |
 //! | [`decide`] → [`Settlement`] | what happens to a handled message |
 
 mod ack_planner;
 mod confirm_window;
+mod culprit_search;
 mod duplicate_detector;
 mod key_lanes;
 mod pending_replies;
@@ -28,6 +30,7 @@ pub use ack_planner::{Ack, AckPlanner};
 pub use confirm_window::{
     Answer, ConfirmWindow, DeadlineAction, Ended, Pronounced, Publish, WindowAdmission, WindowLimits,
 };
+pub use culprit_search::{CulpritSearch, Suspicion};
 pub use duplicate_detector::{Admission, DuplicateDetector, HandledId};
 pub use key_lanes::KeyLanes;
 pub use pending_replies::{Matched, PendingReplies, Requested};

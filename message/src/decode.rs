@@ -24,6 +24,8 @@ pub struct Decoded {
     pub first_failed_at_us: Option<u64>,
     /// How it was first published.
     pub original: Original,
+    /// It is no message: it fills its number and its void ones in the order of its key ([`Envelope::marker`]).
+    pub is_marker: bool,
 }
 
 /// A message that cannot be read: why, and its place in the order where that can be read.
@@ -146,7 +148,12 @@ impl Envelope {
                 .collect(),
         };
         let first_failed_at_us = integer(headers, header::FIRST_FAILED_AT_US, 0)?;
-        Ok(Decoded { message, attempt, first_failed_at_us, original })
+        let is_marker = match get(headers, header::MARKER) {
+            None => false,
+            Some(Value::Bool(is_marker)) => *is_marker,
+            Some(_) => return Err(DecodeFailure::WrongType { header: header::MARKER, expected: "a boolean" }),
+        };
+        Ok(Decoded { message, attempt, first_failed_at_us, original, is_marker })
     }
 }
 

@@ -1,9 +1,12 @@
 //! From a message to the wire.
 
+use bytes::Bytes;
+
 use crate::{
     copy::clipped,
     header,
-    message::Message,
+    id::MessageId,
+    message::{Message, Route},
     properties::{Envelope, Headers, Properties, Value},
     sequence::Sequence,
     text::ShortText,
@@ -74,6 +77,24 @@ impl Message {
     fn time_left(&self) -> Option<u64> {
         let millis = self.deadline_us?.saturating_sub(self.sent_at_us?).div_ceil(1_000);
         Some(millis.clamp(1, u32::MAX.into()))
+    }
+}
+
+impl Envelope {
+    /// What tells the consumer of a key that nobody is to wait for a number: an empty message that fills it, and with it the
+    /// void numbers of the sequence, and that nobody handles.
+    #[must_use]
+    pub fn marker(route: Route, id: &MessageId, sequence: &Sequence) -> Self {
+        let mut headers = Headers::from([(name(header::MARKER), Value::Bool(true))]);
+        put_sequence(&mut headers, sequence, &route.to_string());
+        let properties = Properties {
+            headers,
+            delivery_mode: Some(2),
+            message_id: Some(id.to_text()),
+            message_type: ShortText::new("correio.marker").ok(),
+            ..Properties::default()
+        };
+        Self { route, properties, body: Bytes::new() }
     }
 }
 

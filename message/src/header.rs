@@ -16,6 +16,8 @@ pub const NUMBER: &str = "correio-number";
 /// Earlier numbers of the line that nobody needs to wait for, such as `3,5-7`. Producer → consumer; text, ≤ 1,000
 /// numbers ([`Voids::MAX`](crate::Voids::MAX)), all below [`NUMBER`].
 pub const VOID: &str = "correio-void";
+/// The message is none: it fills its own number and its void ones, and nobody handles it. Producer → consumer; boolean.
+pub const MARKER: &str = "correio-marker";
 /// When the message was first sent, in microseconds since 1970. Producer → everyone; whole number.
 pub const SENT_AT_US: &str = "correio-sent-at-us";
 

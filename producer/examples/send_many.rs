@@ -26,9 +26,13 @@ impl Count {
     async fn read(&mut self, receipt: Receipt) {
         let id = receipt.id().clone();
         match receipt.await {
-            Outcome::Confirmed => self.confirmed += 1,
-            other => {
+            Ok(Outcome::Confirmed { .. }) => self.confirmed += 1,
+            Ok(other) => {
                 println!("{id}: {other}");
+                self.not_confirmed += 1;
+            }
+            Err(never_left) => {
+                println!("{never_left}");
                 self.not_confirmed += 1;
             }
         }

@@ -20,9 +20,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let order = Order { number: 1, pieces: 3 };
     let message = Message::json(Destination::queue("orders")?, &order)?.with_type(ShortText::new("order.placed")?);
     match producer.send(message).await? {
-        Outcome::Confirmed => println!("order {} is on the queue, and on disk", order.number),
-        Outcome::Unroutable { reason } => println!("no such queue: {reason}"),
-        Outcome::Refused { reason } => println!("a queue did not take it: {reason}"),
+        Outcome::Confirmed { .. } => println!("order {} is on the queue, and on disk", order.number),
+        Outcome::Unroutable { reason, .. } => println!("no such queue: {reason}"),
+        Outcome::Refused { reason, .. } => println!("a queue did not take it: {reason}"),
         Outcome::Unknown { tries } => println!("no answer after sending it {tries} times: send it again with its id"),
     }
     producer.close(Duration::from_secs(10)).await;

@@ -17,6 +17,8 @@ pub struct Counts {
     pub refused: u64,
     /// … that ended [`Unknown`](Outcome::Unknown).
     pub unknown: u64,
+    /// … whose turn to be published never came, and that were given back.
+    pub not_published: u64,
     /// Second and further sendings of a message, with its same id.
     pub resent: u64,
     /// Messages that `fire` handed to the connection.
@@ -36,6 +38,7 @@ pub struct Counts {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) accepted: AtomicU64,
+    pub(crate) not_published: AtomicU64,
     pub(crate) resent: AtomicU64,
     pub(crate) fired: AtomicU64,
     pub(crate) fire_dropped: AtomicU64,
@@ -52,7 +55,7 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) fn on_outcome(&self, outcome: &Outcome) {
         one(match outcome {
-            Outcome::Confirmed => &self.confirmed,
+            Outcome::Confirmed { .. } => &self.confirmed,
             Outcome::Unroutable { .. } => &self.unroutable,
             Outcome::Refused { .. } => &self.refused,
             Outcome::Unknown { .. } => &self.unknown,
@@ -67,6 +70,7 @@ impl Counters {
             unroutable: of(&self.unroutable),
             refused: of(&self.refused),
             unknown: of(&self.unknown),
+            not_published: of(&self.not_published),
             resent: of(&self.resent),
             fired: of(&self.fired),
             fire_dropped: of(&self.fire_dropped),

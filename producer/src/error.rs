@@ -51,6 +51,25 @@ pub enum SendFailure {
         "it has a deadline and a key: it may expire, and the order by that key would wait for it; leave one of them out"
     )]
     KeyWithDeadline,
+    /// It was taken, and its turn to be published did not come before its deadline: the broker was away, or slower than what
+    /// is sent.
+    #[error("its turn to be published did not come within {waited:?}: the broker is away or slower than what is sent")]
+    NotPublished {
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// An earlier message of its key is not on its queue, and its sender has not decided yet what becomes of it
+    /// ([`OnHole::Stop`](crate::OnHole::Stop)).
+    #[error(
+        "its key is stopped by message {by}, which is not on its queue: decide about that with Producer::resend or Producer::void"
+    )]
+    KeyStopped {
+        /// The id to decide about.
+        by: MessageId,
+    },
+    /// There is no room in the buffer now ([`Producer::try_submit`](crate::Producer::try_submit)).
+    #[error("no room in the send buffer now: the broker is away or slower than what is sent")]
+    Full,
     /// The buffer was full all the time: the broker is away or slower than the senders.
     #[error("no room in the send buffer within {waited:?}: the broker is away or slower than what is sent")]
     NoRoom {

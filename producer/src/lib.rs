@@ -9,7 +9,7 @@
 //! let producer = Producer::connect(ProducerSettings::new(address, "shop")?).await?;
 //! let message = Message::json(Destination::queue("orders")?, &Order { number: 1 })?;
 //! match producer.send(message).await? {
-//!     Outcome::Confirmed => println!("on the queue, on disk"),
+//!     Outcome::Confirmed { .. } => println!("on the queue, on disk"),
 //!     other => println!("not there: {other}"),
 //! }
 //! producer.close(std::time::Duration::from_secs(10)).await;
@@ -54,8 +54,11 @@ mod counts;
 mod error;
 mod firing_channel;
 mod frame;
+mod health;
+mod holes;
 mod numbering;
 mod outcome;
+mod outgoing;
 mod producer;
 #[cfg(feature = "cli")]
 pub mod program;
@@ -79,9 +82,11 @@ pub use correio_message::{
 
 pub use counts::Counts;
 pub use error::{ForwardError, SendError, SendFailure};
+pub use health::Health;
+pub use holes::{NoSuchHole, OnHole};
 pub use outcome::Outcome;
 pub use producer::Producer;
-pub use receipt::Receipt;
+pub use receipt::{ForwardReceipt, Receipt};
 pub use request_error::RequestError;
 pub use settings::ProducerSettings;
 

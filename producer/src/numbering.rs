@@ -68,6 +68,15 @@ impl Numbering {
         Sequence { line, number, voids }
     }
 
+    /// What fills the holes of the line that nothing has declared yet: the latest of them, with the others as its voids.
+    pub(crate) fn marker(&mut self, route: &Route, key: &Key) -> Option<Sequence> {
+        let stream = self.streams.get_mut(route)?;
+        let voids = &mut stream.keys.get_mut(key)?.voids;
+        let number = voids.iter().copied().max()?;
+        let line = Line { source: self.source, stream: stream.name.clone(), key: key.clone() };
+        Some(Sequence { line, number, voids: Voids::new(voids.drain(..).filter(|void| *void != number)) })
+    }
+
     /// The message ended without being on its queue for certain: nobody is to wait for its number, nor for those
     /// that it was itself to declare void.
     pub(crate) fn on_not_delivered(&mut self, route: &Route, sequence: &Sequence) {
@@ -113,6 +122,23 @@ mod tests {
         let second = numbering.next(&route("q"), &key);
         assert_eq!(second.voids.iter().map(NonZeroU64::get).collect::<Vec<_>>(), [1]);
         assert!(numbering.next(&route("q"), &key).voids.is_empty());
+    }
+
+    #[test]
+    fn a_marker_fills_the_holes_of_an_idle_key_and_is_void_again_if_it_is_lost_itself() {
+        let mut numbering = Numbering::new(Uuid::nil());
+        let key = Key::new("a").unwrap();
+        assert_eq!(numbering.marker(&route("q"), &key), None);
+        let lost: Vec<_> = (0..3).map(|_| numbering.next(&route("q"), &key)).collect();
+        for lost in [&lost[2], &lost[0]] {
+            numbering.on_not_delivered(&route("q"), lost);
+        }
+        let marker = numbering.marker(&route("q"), &key).unwrap();
+        assert_eq!((marker.number.get(), marker.voids.iter().map(NonZeroU64::get).collect()), (3, vec![1]));
+        assert_eq!(numbering.marker(&route("q"), &key), None, "declared");
+        numbering.on_not_delivered(&route("q"), &marker);
+        let next = numbering.next(&route("q"), &key);
+        assert_eq!((next.number.get(), next.voids.iter().map(NonZeroU64::get).collect()), (4, vec![1, 3]));
     }
 
     #[test]

@@ -2,12 +2,16 @@
 
 mod requesting;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use correio_broker_config::{ConnectError, ConnectionSettings, Connections, OwnQueue, Purpose};
-use correio_message::{Envelope, Message, MessageId};
+use correio_message::{Envelope, Key, Message, MessageId};
 use tokio::{
-    sync::{Mutex, OnceCell, oneshot, watch},
+    sync::{Mutex, OnceCell, mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, timeout, timeout_at},
 };
@@ -18,18 +22,21 @@ use crate::{
     counts::{Counters, Counts, one},
     error::{ForwardError, SendError, SendFailure},
     firing_channel::FiringChannel,
+    health::{Health, HealthReport},
+    holes::{Choice, Decision, HoleRegistry, NoSuchHole},
     outcome::Outcome,
+    outgoing::{Outgoing, OutgoingRules},
     publishing_channel::PublishingChannel,
-    receipt::Receipt,
+    receipt::{ForwardReceipt, Pending, Receipt},
     reply_channel::Readiness,
     requests::Requests,
     settings::ProducerSettings,
-    submission::{Buffer, Cargo, Patience},
+    submission::{Buffer, Cargo, Patience, Room},
 };
 
 /// Sends messages and says truthfully what became of each.
 ///
-/// Cheap to clone: all clones share one connection, one confirm window and one numbering, so that messages of one
+/// Cheap to clone: all clones share the connections, the confirm window and the numbering, so that messages of one
 /// key keep the order in which they were handed in. Two programs, or two `Producer::connect`s, have no order
 /// between them.
 #[derive(Clone, Debug)]
@@ -41,7 +48,12 @@ pub struct Producer {
 struct Shared {
     settings: ProducerSettings,
     counters: Arc<Counters>,
-    confirmed: Buffer,
+    /// To the channels with confirms, all of which share one room.
+    confirmed: Vec<Buffer>,
+    holes: HoleRegistry,
+    /// To the same channels: what is decided about their holes.
+    deciders: Vec<mpsc::Sender<Decision>>,
+    health: watch::Sender<Health>,
     fired: OnceCell<Buffer>,
     fire_connections: Arc<Connections>,
     requests: Arc<Requests>,
@@ -75,28 +87,50 @@ impl Producer {
     ///
     /// Cancel safe: nothing is left behind.
     pub async fn connect(settings: ProducerSettings) -> Result<Self, ConnectError> {
-        let connect = || {
+        let connect = |at_most| {
             let named = ConnectionSettings::new("producer", settings.origin.as_str(), Purpose::Publish);
+            let named = ConnectionSettings { at_most, ..named };
             let connections = Connections::new(settings.address.clone(), named);
             Arc::new(match &settings.topology {
                 Some(topology) => connections.declaring(topology.clone()),
                 None => connections,
             })
         };
-        let (connections, fire_connections) = (connect(), connect());
-        let first = connections.channel_within(settings.connect_deadline).await?;
+        let (connections, fire_connections) = (connect(settings.channels), connect(1));
+        let until = Instant::now() + settings.connect_deadline;
+        let mut leases = Vec::with_capacity(settings.channels);
+        for _ in 0..settings.channels {
+            leases.push(connections.channel_within(until.saturating_duration_since(Instant::now())).await?);
+        }
         let counters = Arc::new(Counters::default());
         let (closing, give_up) = (CancellationToken::new(), CancellationToken::new());
-        let (confirmed, submissions) = Buffer::new(PLACES, settings.buffer_bytes);
-        let channel = PublishingChannel::new(
-            &settings,
-            connections,
-            submissions,
-            counters.clone(),
-            closing.clone(),
-            give_up.clone(),
-        );
-        let task = tokio::spawn(channel.run(first));
+        let (room, health) = (Room::new(settings.buffer_bytes), watch::Sender::new(Health::default()));
+        let (mut confirmed, mut tasks) = (Vec::new(), Vec::new());
+        let holes = HoleRegistry::default();
+        let mut deciders = Vec::new();
+        for (number, lease) in leases.into_iter().enumerate() {
+            let (buffer, submissions) = Buffer::new(PLACES, room.clone());
+            let (decider, decisions) = mpsc::channel(PLACES);
+            let rules = OutgoingRules {
+                channel: number,
+                queue_limit: settings.window_of_a_channel(),
+                on_hole: settings.on_hole,
+                registry: holes.clone(),
+                confirm_deadline: settings.confirm_deadline,
+            };
+            let channel = PublishingChannel::new(
+                &settings,
+                connections.clone(),
+                Outgoing::new(rules, submissions, decisions, counters.clone()),
+                HealthReport::new(health.clone()),
+                counters.clone(),
+                closing.clone(),
+                give_up.clone(),
+            );
+            confirmed.push(buffer);
+            deciders.push(decider);
+            tasks.push(tokio::spawn(channel.run(lease)));
+        }
         let reply_queue = OwnQueue::replies(&fresh_source().to_string())
             .unwrap_or_else(|_| unreachable!("a UUID is short, and has none of what is reserved"));
         let shared = Shared {
@@ -106,9 +140,12 @@ impl Producer {
             settings,
             counters,
             confirmed,
+            holes,
+            deciders,
+            health,
             fired: OnceCell::new(),
             fire_connections,
-            tasks: Mutex::new(vec![task]),
+            tasks: Mutex::new(tasks),
             closing,
             give_up,
         };
@@ -130,7 +167,7 @@ impl Producer {
     /// id of your own ([`Message::with_id`], [`fresh_id`](crate::fresh_id)), send it again with that, and the
     /// consumer handles it once.
     pub async fn send(&self, message: Message) -> Result<Outcome, SendError> {
-        Ok(self.submit(message).await?.await)
+        self.submit(message).await?.await
     }
 
     /// Hands one message in and returns at once when there is room; the [`Receipt`] tells later what became of it.
@@ -148,15 +185,32 @@ impl Producer {
         self.submit_with(message, self.patience()).await
     }
 
+    /// As [`submit`](Self::submit), and never waits: without room it says so at once. For senders that have something better
+    /// to do than to wait, or something to shed.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] if the message never left this process, with [`SendFailure::Full`] if there is no room. It carries the
+    /// message back.
+    pub fn try_submit(&self, mut message: Message) -> Result<Receipt, SendError> {
+        let id = self.complete(&mut message);
+        if let Err(cause) = self.fits(&message) {
+            return Err(SendError { message: Box::new(message), cause });
+        }
+        let (reply, answer) = oneshot::channel();
+        let lane = self.lane(&id, message.key.as_ref());
+        lane.put_now(id.clone(), Cargo::Message(Box::new(message)), self.patience(), Some(reply)).map_err(refused)?;
+        one(&self.shared.counters.accepted);
+        Ok(Receipt(Pending { id, answer }))
+    }
+
     async fn submit_with(&self, mut message: Message, patience: Patience) -> Result<Receipt, SendError> {
         let id = self.complete(&mut message);
         if let Err(cause) = self.fits(&message) {
             return Err(SendError { message: Box::new(message), cause });
         }
-        self.accept(id, Cargo::Message(Box::new(message)), patience).await.map_err(|(cargo, cause)| match cargo {
-            Cargo::Message(message) => SendError { message, cause },
-            Cargo::Envelope(_) => unreachable!("a message was put in"),
-        })
+        let lane = self.lane(&id, message.key.as_ref());
+        self.accept(lane, id, Cargo::Message(Box::new(message)), patience).await.map(Receipt).map_err(refused)
     }
 
     /// Hands in an envelope that is complete as it is: a copy for a retry, a dead letter or a replay. Only the id
@@ -169,7 +223,7 @@ impl Producer {
     /// # Cancel safety
     ///
     /// Cancel safe until it returns, as [`Producer::submit`] is.
-    pub async fn forward(&self, mut envelope: Envelope) -> Result<Receipt, ForwardError> {
+    pub async fn forward(&self, mut envelope: Envelope) -> Result<ForwardReceipt, ForwardError> {
         let said = envelope.properties.message_id.as_ref().and_then(|text| MessageId::new(text).ok());
         let id = said.unwrap_or_else(|| {
             let id = crate::fresh_id();
@@ -180,12 +234,48 @@ impl Producer {
         if let Err(cause) = headers_fit(envelope.properties.weight()) {
             return Err(ForwardError { envelope: Box::new(envelope), cause });
         }
-        self.accept(id, Cargo::Envelope(Box::new(envelope)), self.patience()).await.map_err(
-            |(cargo, cause)| match cargo {
-                Cargo::Envelope(envelope) => ForwardError { envelope, cause },
-                Cargo::Message(_) => unreachable!("an envelope was put in"),
-            },
-        )
+        let lane = self.lane(&id, None);
+        let accepted = self.accept(lane, id, Cargo::Envelope(Box::new(envelope)), self.patience()).await;
+        accepted.map(ForwardReceipt).map_err(|(cargo, cause)| match cargo {
+            Cargo::Envelope(envelope) => ForwardError { envelope, cause },
+            Cargo::Message(_) => unreachable!("an envelope was put in"),
+        })
+    }
+
+    /// Sends a message again that left a hole in the order of its key, under its id and its number: what its key's consumer
+    /// waits for. The key goes on behind it.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchHole`] if no key is stopped by this message.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropped, the message may be sent again or not, and the hole cannot be decided upon a second time.
+    pub async fn resend(&self, id: &MessageId) -> Result<Receipt, NoSuchHole> {
+        let (reply, answer) = oneshot::channel();
+        self.decide(id, Choice::Resend(reply)).await?;
+        Ok(Receipt(Pending { id: id.clone(), answer }))
+    }
+
+    /// Gives a message up that left a hole in the order of its key: nobody is to wait for its number. That travels on the
+    /// key's next message, or on a marker of its own if none comes for a moment. The key goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchHole`] if no key is stopped by this message.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropped, the number may be declared or not, and the hole cannot be decided upon a second time.
+    pub async fn void(&self, id: &MessageId) -> Result<(), NoSuchHole> {
+        self.decide(id, Choice::Void).await
+    }
+
+    async fn decide(&self, id: &MessageId, choice: Choice) -> Result<(), NoSuchHole> {
+        let channel = self.shared.holes.take(id)?;
+        let decision = Decision { id: id.clone(), choice };
+        self.shared.deciders[channel].send(decision).await.map_err(|_| NoSuchHole { id: id.clone() })
     }
 
     /// Hands one message to the connection and never learns what became of it: fire and forget.
@@ -206,7 +296,7 @@ impl Producer {
             return Err(SendError { message: Box::new(message), cause });
         }
         let shared = &self.shared;
-        if shared.confirmed.is_closed() {
+        if shared.confirmed.iter().any(Buffer::is_closed) {
             return Err(SendError { message: Box::new(message), cause: SendFailure::Closed });
         }
         let buffer = shared.fired.get_or_init(|| self.open_fire()).await;
@@ -218,6 +308,12 @@ impl Producer {
             }
             Err((Cargo::Envelope(_), _)) => unreachable!("a message was put in"),
         }
+    }
+
+    /// Whether the channels with confirms are open, and whether the broker reads from them: now, and whenever that changes.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
     }
 
     /// What this producer has done so far.
@@ -237,7 +333,9 @@ impl Producer {
     /// Not cancel safe: dropped, it leaves a producer that takes nothing new and ends by itself.
     pub async fn close(&self, within: Duration) {
         let shared = &self.shared;
-        shared.confirmed.close();
+        for lane in &shared.confirmed {
+            lane.close();
+        }
         shared.requests.close();
         if let Some(fired) = shared.fired.get() {
             fired.close();
@@ -287,17 +385,36 @@ impl Producer {
         Patience { room: settings.room_deadline, answer: settings.confirm_deadline, expires: None }
     }
 
-    async fn accept(&self, id: MessageId, cargo: Cargo, patience: Patience) -> Result<Receipt, (Cargo, SendFailure)> {
-        let shared = &self.shared;
-        let (reply, outcome) = oneshot::channel();
-        shared.confirmed.put(id.clone(), cargo, patience, Some(reply)).await?;
-        one(&shared.counters.accepted);
-        Ok(Receipt { id, outcome })
+    /// To the channel of its key, or where it has none, of its id: the same id twice is seen by the same channel.
+    fn lane(&self, id: &MessageId, key: Option<&Key>) -> &Buffer {
+        let lanes = &self.shared.confirmed;
+        if let [only] = &lanes[..] {
+            return only;
+        }
+        let mut hasher = DefaultHasher::new();
+        match key {
+            Some(key) => key.hash(&mut hasher),
+            None => id.hash(&mut hasher),
+        }
+        &lanes[(hasher.finish() % lanes.len() as u64) as usize]
+    }
+
+    async fn accept(
+        &self,
+        lane: &Buffer,
+        id: MessageId,
+        cargo: Cargo,
+        patience: Patience,
+    ) -> Result<Pending, (Cargo, SendFailure)> {
+        let (reply, answer) = oneshot::channel();
+        lane.put(id.clone(), cargo, patience, Some(reply)).await?;
+        one(&self.shared.counters.accepted);
+        Ok(Pending { id, answer })
     }
 
     async fn open_fire(&self) -> Buffer {
         let shared = &self.shared;
-        let (buffer, submissions) = Buffer::new(PLACES, shared.settings.buffer_bytes);
+        let (buffer, submissions) = Buffer::new(PLACES, Room::new(shared.settings.buffer_bytes));
         let channel = FiringChannel::new(
             shared.fire_connections.clone(),
             submissions,
@@ -322,6 +439,13 @@ const PLACES: usize = 256;
 const HEADERS_LIMIT: usize = 100 * 1024;
 /// How long a task may take to give up.
 const GIVING_UP: Duration = Duration::from_secs(15);
+
+fn refused((cargo, cause): (Cargo, SendFailure)) -> SendError {
+    match cargo {
+        Cargo::Message(message) => SendError { message, cause },
+        Cargo::Envelope(_) => unreachable!("a message was put in"),
+    }
+}
 
 fn headers_fit(size: usize) -> Result<(), SendFailure> {
     if size > HEADERS_LIMIT {

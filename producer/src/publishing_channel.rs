@@ -3,17 +3,18 @@
 //! One task owns the channel and everything about it. What to do is decided by the
 //! [`ConfirmWindow`]; this only publishes, listens and reports.
 
-use std::{collections::VecDeque, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use correio_broker_config::{Backoff, Connections, LeasedChannel};
 use correio_guarantees::{
-    Answer, ConfirmWindow, DeadlineAction, Ended, Pronounced, Publish, WindowAdmission, WindowLimits,
+    Answer as Confirm, ConfirmWindow, CulpritSearch, DeadlineAction, Ended, Publish, Suspicion, WindowAdmission,
+    WindowLimits,
 };
-use correio_message::{Durability, Envelope, MessageId, Sequence};
+use correio_message::{Envelope, MessageId, Sequence};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lapin::{Channel, Confirmation, options::ConfirmSelectOptions};
+use lapin::{Channel, Confirmation, Event, options::ConfirmSelectOptions};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, oneshot},
     task::yield_now,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -23,10 +24,11 @@ use crate::{
     connecting::{Fault, STEP_DEADLINE, next_channel},
     counts::{Counters, one},
     frame::{Frame, send_frame},
-    numbering::Numbering,
+    health::HealthReport,
     outcome::Outcome,
+    outgoing::{Outgoing, Ready},
     settings::ProducerSettings,
-    submission::{Cargo, Submission},
+    submission::Answer,
 };
 
 pub(crate) struct PublishingChannel {
@@ -34,19 +36,12 @@ pub(crate) struct PublishingChannel {
     backoff: Backoff,
     /// The channel that is served has answered something: the next loss is met with a new one at once.
     is_answered: bool,
-    submissions: mpsc::Receiver<Submission>,
-    /// Taken from the callers and not published yet, in their order.
-    queue: VecDeque<Submission>,
-    queue_limit: usize,
-    /// No caller will hand in more.
-    no_more: bool,
+    outgoing: Outgoing,
     window: ConfirmWindow<Held>,
-    numbering: Numbering,
-    /// So many of the next publishes go one at a time: one of them is at fault for the channel's end.
-    one_at_a_time: usize,
-    /// The message that was published while nothing else was unanswered, and nothing since.
-    alone: Option<MessageId>,
+    /// For the message that makes the broker close its channels.
+    search: CulpritSearch,
     counters: Arc<Counters>,
+    health: HealthReport,
     /// Callers hand in no more.
     closing: CancellationToken,
     /// What has no answer will not be waited for.
@@ -54,12 +49,22 @@ pub(crate) struct PublishingChannel {
 }
 
 /// What is kept of a message until its outcome, to send it again.
-struct Held {
-    id: MessageId,
-    envelope: Envelope,
-    sequence: Option<Sequence>,
-    reply: Option<oneshot::Sender<Outcome>>,
-    _room: tokio::sync::OwnedSemaphorePermit,
+pub(crate) struct Held {
+    pub(crate) envelope: Envelope,
+    pub(crate) sequence: Option<Sequence>,
+    pub(crate) reply: Option<oneshot::Sender<Answer>>,
+    /// Its share of the buffer, until it has ended; what is ours takes none.
+    pub(crate) _room: Option<OwnedSemaphorePermit>,
+    pub(crate) purpose: Purpose,
+}
+
+/// Why something is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Somebody handed it in.
+    Message,
+    /// It fills holes, and is tried so often so far.
+    Marker { tries: u32 },
 }
 
 /// Why a channel is no longer served.
@@ -78,24 +83,23 @@ impl PublishingChannel {
     pub(crate) fn new(
         settings: &ProducerSettings,
         connections: Arc<Connections>,
-        submissions: mpsc::Receiver<Submission>,
+        outgoing: Outgoing,
+        health: HealthReport,
         counters: Arc<Counters>,
         closing: CancellationToken,
         give_up: CancellationToken,
     ) -> Self {
+        let window = settings.window_of_a_channel();
         Self {
             connections,
             backoff: Backoff::new(),
             is_answered: false,
-            submissions,
-            queue: VecDeque::new(),
-            queue_limit: settings.window,
-            no_more: false,
-            window: ConfirmWindow::new(WindowLimits { messages: settings.window, bytes: usize::MAX }),
-            numbering: Numbering::new(crate::producer::fresh_source()),
-            one_at_a_time: 0,
-            alone: None,
+            outgoing,
+            // Bytes are bounded before, where callers wait for room: all that is accepted counts, not only what is published.
+            window: ConfirmWindow::new(WindowLimits { messages: window, bytes: usize::MAX }),
+            search: CulpritSearch::new(),
             counters,
+            health,
             closing,
             give_up,
         }
@@ -108,7 +112,7 @@ impl PublishingChannel {
             let channel = leased.channel();
             let selecting = timeout(STEP_DEADLINE, channel.confirm_select(ConfirmSelectOptions::default()));
             let end = match self.meanwhile(selecting).await {
-                Some(Ok(Ok(()))) => self.serve(channel).await,
+                Some(Ok(Ok(()))) => self.serve(&leased).await,
                 Some(Ok(Err(error))) => End::Lost(Fault::of(&error)),
                 Some(Err(_)) => End::Lost(Fault::Silent("confirm.select")),
                 None => End::Lost(Fault::Closing),
@@ -128,6 +132,7 @@ impl PublishingChannel {
                 _ => tracing::warn!(%fault, held = self.window.held(), "the publishing channel ended"),
             }
             leased.discard();
+            self.health.on_lost();
             self.on_lost(&fault);
             if self.give_up.is_cancelled() || self.is_done() {
                 break;
@@ -155,8 +160,13 @@ impl PublishingChannel {
         self.meanwhile(Box::pin(connecting)).await
     }
 
-    async fn serve(&mut self, channel: &Channel) -> End {
+    async fn serve(&mut self, leased: &LeasedChannel) -> End {
+        let channel = leased.channel();
         let mut confirms = Confirms::new();
+        let mut events = std::pin::pin!(leased.connection().events_listener());
+        self.health.on_open();
+        // What was said before anybody listened.
+        self.health.on_blocked(leased.is_blocked());
         loop {
             if let Err(fault) = self.publish_what_fits(channel, &mut confirms).await {
                 return End::Lost(fault);
@@ -166,7 +176,6 @@ impl PublishingChannel {
                 return End::Finished;
             }
             let deadline = self.next_deadline();
-            let wants_more = self.queue.len() < self.queue_limit && !self.no_more;
             tokio::select! {
                 biased; // answers first: they free the room that messages wait for
                 Some(answer) = confirms.next(), if !confirms.is_empty() => {
@@ -182,38 +191,41 @@ impl PublishingChannel {
                     // Those who waited for these outcomes run first, so that what they send next goes out in one write and not
                     // in one each (bench/ shows what that is worth).
                     yield_now().await;
-                    self.take_what_is_ready();
+                    self.outgoing.take_what_is_ready();
                 }
-                more = receive(&mut self.submissions, &mut self.queue, self.queue_limit), if wants_more => {
-                    self.no_more = !more;
-                }
+                () = self.outgoing.receive() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     if self.on_deadline() == DeadlineAction::KillChannel {
                         return End::Lost(Fault::Silent("a confirm"));
                     }
                 }
-                () = self.closing.cancelled(), if !self.submissions.is_closed() => self.submissions.close(),
+                Some(event) = events.next() => match event {
+                    Event::ConnectionBlocked(reason) => {
+                        tracing::warn!(%reason, "the broker reads nothing from this connection for now");
+                        self.health.on_blocked(true);
+                    }
+                    Event::ConnectionUnblocked => self.health.on_blocked(false),
+                    // Noticed also while nothing is under way: the next message finds a channel.
+                    Event::Error(error) if !channel.status().connected() => return End::Lost(Fault::of(&error)),
+                    _ => {}
+                },
+                () = self.closing.cancelled(), if !self.outgoing.is_closed() => self.outgoing.close(),
                 () = self.give_up.cancelled() => return End::Lost(Fault::Closing),
             }
-        }
-    }
-
-    fn take_what_is_ready(&mut self) {
-        while self.queue.len() < self.queue_limit
-            && let Ok(submission) = self.submissions.try_recv()
-        {
-            self.queue.push_back(submission);
         }
     }
 
     /// Puts on the wire what the window admits: first what is sent again, in its original order, then what is new.
     async fn publish_what_fits<'c>(&mut self, channel: &'c Channel, confirms: &mut Confirms<'c>) -> Result<(), Fault> {
         loop {
-            if self.one_at_a_time > 0 && self.window.unanswered() > 0 {
+            if self.window.unanswered() == 0 {
+                self.search.on_all_answered();
+            }
+            if !self.search.may_publish() {
                 return Ok(());
             }
             let Some((publish, frame)) = self.next_frame() else { return Ok(()) };
-            self.one_at_a_time = self.one_at_a_time.saturating_sub(1);
+            self.search.on_publishing();
             let Some(frame) = frame else { return Err(Fault::Silent("a name over 255 bytes")) };
             let mut sending: Sending<'c> = Box::pin(send_frame(channel, publish, frame));
             // The first poll queues the frames, so polling here keeps the order on the wire.
@@ -229,54 +241,25 @@ impl PublishingChannel {
     }
 
     fn next_frame(&mut self) -> Option<(Publish, Option<Frame>)> {
-        let quiet = self.window.unanswered() == 0;
         if let Some((publish, held)) = self.window.next_resend() {
             one(&self.counters.resent);
-            self.alone = quiet.then(|| held.id.clone());
             return Some((publish, Frame::of(&held.envelope)));
         }
-        self.drop_expired();
-        let front = self.queue.front()?;
-        if self.window.admission(&front.id, front.bytes) != WindowAdmission::Now {
+        let (id, bytes) = self.outgoing.next()?;
+        if self.window.admission(id, bytes) != WindowAdmission::Now {
             // No room; or the same id is outstanding, and what came after it must not overtake it.
             return None;
         }
-        if self.numbering.is_full() {
-            if !self.window.is_idle() {
-                return None;
-            }
-            self.numbering.restart(crate::producer::fresh_source());
-        }
-        let Submission { id, mut cargo, bytes, deadline, reply, room, .. } = self.queue.pop_front()?;
-        let mut sequence = None;
-        if let Cargo::Message(message) = &mut cargo
-            && let Some(key) = &message.key
-        {
-            message.sequence = Some(self.numbering.next(&message.destination.route(), key));
-            sequence.clone_from(&message.sequence);
-        }
-        let envelope = cargo.into_envelope(Durability::Persistent);
-        let frame = Frame::of(&envelope);
-        self.alone = quiet.then(|| id.clone());
-        let held = Held { id: id.clone(), envelope, sequence, reply, _room: room };
+        let Ready { id, held, bytes, deadline } = self.outgoing.take_next(self.window.is_idle())?;
+        let frame = Frame::of(&held.envelope);
         let publish = self.window.on_publishing(id, held, bytes, deadline.into_std());
         Some((publish, frame))
     }
 
-    /// What nobody waits for any more and was never published leaves no trace on the broker.
-    fn drop_expired(&mut self) {
-        let has_expired = |front: &Submission| front.expires.is_some_and(|expires| expires <= Instant::now());
-        while self.queue.front().is_some_and(has_expired) {
-            if let Some(submission) = self.queue.pop_front() {
-                self.tell_never_sent(submission);
-            }
-        }
-    }
-
     fn on_confirmation(&mut self, publish: Publish, confirmation: Confirmation) {
         let (answer, returned) = match confirmation {
-            Confirmation::Ack(returned) => (Answer::Ack, returned),
-            Confirmation::Nack(returned) => (Answer::Nack, returned),
+            Confirmation::Ack(returned) => (Confirm::Ack, returned),
+            Confirmation::Nack(returned) => (Confirm::Nack, returned),
             // Confirms were selected, so this cannot be. Left unanswered, the message is not called confirmed.
             Confirmation::NotRequested => return,
         };
@@ -292,18 +275,25 @@ impl PublishingChannel {
     }
 
     fn on_lost(&mut self, fault: &Fault) {
+        let waited_before = self.window.resends_waiting();
         self.window.on_channel_lost();
-        let alone = self.alone.take();
-        if let Fault::OfOneMessage { missing, reason } = fault {
-            match alone.and_then(|id| self.window.withdraw(&id)) {
-                // It was the only one out there, so it was this one.
-                Some(held) => {
+        match fault {
+            Fault::OfOneMessage { missing, reason } => {
+                // Those that were on the channel wait in front of those that were not sent again yet.
+                let suspects = self.window.resends_waiting() - waited_before;
+                if self.search.on_fault(suspects) == Suspicion::Found
+                    && let Some((id, held, tries)) = self.window.withdraw_first()
+                {
                     let reason = reason.clone();
-                    let outcome = if *missing { Outcome::Unroutable { reason } } else { Outcome::Refused { reason } };
-                    self.tell(held, outcome);
+                    let outcome = if *missing {
+                        Outcome::Unroutable { reason, tries }
+                    } else {
+                        Outcome::Refused { reason, tries }
+                    };
+                    self.outgoing.on_ended(id, held, outcome);
                 }
-                None => self.one_at_a_time = self.window.resends_waiting(),
             }
+            _ => self.search.on_channel_lost(),
         }
         self.pronounce();
     }
@@ -318,81 +308,43 @@ impl PublishingChannel {
                 return None;
             }
             let deadline = self.next_deadline();
-            let wants_more = self.queue.len() < self.queue_limit && !self.no_more;
             tokio::select! {
                 come = &mut awaited => return Some(come),
-                more = receive(&mut self.submissions, &mut self.queue, self.queue_limit), if wants_more => {
-                    self.no_more = !more;
-                }
+                () = self.outgoing.receive() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     // There is no channel to kill.
                     let _ = self.on_deadline();
                 }
-                () = self.closing.cancelled(), if !self.submissions.is_closed() => self.submissions.close(),
+                () = self.closing.cancelled(), if !self.outgoing.is_closed() => self.outgoing.close(),
                 () = self.give_up.cancelled() => return None,
             }
         }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let waiting = self.queue.front().map(|front| front.deadline);
         let held = self.window.next_deadline().map(Instant::from_std);
-        waiting.into_iter().chain(held).min()
+        self.outgoing.next_deadline().into_iter().chain(held).min()
     }
 
     fn on_deadline(&mut self) -> DeadlineAction {
         let now = Instant::now();
-        // All wait equally long, so the oldest is in front.
-        while self.queue.front().is_some_and(|front| front.deadline <= now) {
-            if let Some(submission) = self.queue.pop_front() {
-                self.tell_never_sent(submission);
-            }
-        }
+        self.outgoing.on_deadline(now);
         self.window.on_deadline(now.into_std())
     }
 
     fn pronounce(&mut self) {
-        for Ended { message: held, pronounced, .. } in self.window.take_ended() {
-            let outcome = match pronounced {
-                Pronounced::Confirmed => Outcome::Confirmed,
-                Pronounced::Unroutable { reason } => Outcome::Unroutable { reason },
-                Pronounced::Refused => Outcome::Refused { reason: "a queue did not take it (basic.nack)".to_owned() },
-                Pronounced::Unknown { tries } => Outcome::Unknown { tries },
-            };
-            self.tell(held, outcome);
+        for Ended { id, message, tries, pronounced } in self.window.take_ended() {
+            self.outgoing.on_ended(id, message, Outcome::of(pronounced, tries));
         }
-    }
-
-    fn tell(&mut self, held: Held, outcome: Outcome) {
-        if let Some(sequence) = &held.sequence
-            && !outcome.is_confirmed()
-        {
-            self.numbering.on_not_delivered(&held.envelope.route, sequence);
-        }
-        self.counters.on_outcome(&outcome);
-        answer(held.reply, outcome);
-    }
-
-    fn tell_never_sent(&self, submission: Submission) {
-        let outcome = Outcome::Unknown { tries: 0 };
-        self.counters.on_outcome(&outcome);
-        answer(submission.reply, outcome);
     }
 
     fn is_done(&self) -> bool {
-        self.no_more && self.queue.is_empty() && self.window.is_idle()
+        self.outgoing.is_done() && self.window.is_idle()
     }
 
     /// Whatever is left has no answer and will have none.
     fn end_all(&mut self) {
-        self.submissions.close();
-        while let Ok(submission) = self.submissions.try_recv() {
-            self.queue.push_back(submission);
-        }
-        let unsent = std::mem::take(&mut self.queue);
-        for submission in unsent {
-            self.tell_never_sent(submission);
-        }
+        self.outgoing.end_all();
         self.window.on_channel_lost();
         while let Some(deadline) = self.window.next_deadline() {
             // There is no channel to kill.
@@ -409,27 +361,4 @@ async fn ready_now(confirms: &mut Confirms<'_>) -> Option<Answered> {
         Poll::Pending => Poll::Ready(None),
     })
     .await
-}
-
-/// Takes what the callers have handed in, at least one; `false` when they never will again.
-async fn receive(submissions: &mut mpsc::Receiver<Submission>, queue: &mut VecDeque<Submission>, limit: usize) -> bool {
-    match submissions.recv().await {
-        Some(first) => {
-            queue.push_back(first);
-            while queue.len() < limit
-                && let Ok(next) = submissions.try_recv()
-            {
-                queue.push_back(next);
-            }
-            true
-        }
-        None => false,
-    }
-}
-
-fn answer(reply: Option<oneshot::Sender<Outcome>>, outcome: Outcome) {
-    if let Some(reply) = reply {
-        // A dropped receipt: its owner does not want to know.
-        let _ = reply.send(outcome);
-    }
 }

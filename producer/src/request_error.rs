@@ -57,10 +57,10 @@ pub enum RequestError {
 
 fn of_the_request(outcome: Option<&Outcome>) -> &'static str {
     match outcome {
-        Some(Outcome::Confirmed) => {
+        Some(Outcome::Confirmed { .. }) => {
             "the request is on its queue, and nobody has replied; is a consumer there, fast enough, and its clock right?"
         }
-        Some(Outcome::Unknown { tries: 0 }) | None => "the broker has not confirmed the request",
+        None => "the broker has not confirmed the request",
         Some(_) => "whether the broker has the request is not known",
     }
 }
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_deadline_says_what_is_known_of_the_request() {
         let words = |outcome| RequestError::DeadlinePassed { after: Duration::from_secs(3), outcome }.to_string();
-        assert!(words(Some(Outcome::Confirmed)).contains("3s: the request is on its queue"));
+        assert!(words(Some(Outcome::Confirmed { tries: 1 })).contains("3s: the request is on its queue"));
         assert!(words(Some(Outcome::Unknown { tries: 2 })).contains("not known"));
         assert!(words(None).contains("not confirmed"));
     }

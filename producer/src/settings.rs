@@ -5,12 +5,16 @@ use std::time::Duration;
 use correio_broker_config::{Address, Topology};
 use correio_message::{ShortText, TooLong};
 
+use crate::holes::OnHole;
+
 /// How a [`Producer`](crate::Producer) behaves.
 #[derive(Clone, Debug)]
 pub struct ProducerSettings {
     pub(crate) address: Address,
     pub(crate) origin: ShortText,
     pub(crate) window: usize,
+    pub(crate) channels: usize,
+    pub(crate) on_hole: OnHole,
     pub(crate) buffer_bytes: usize,
     pub(crate) payload_limit: usize,
     pub(crate) room_deadline: Duration,
@@ -34,6 +38,8 @@ impl ProducerSettings {
             address,
             origin: ShortText::new(origin)?,
             window: 1_000,
+            channels: 1,
+            on_hole: OnHole::default(),
             buffer_bytes: 64 * 1024 * 1024,
             payload_limit: 16 * 1024 * 1024,
             room_deadline: Duration::from_secs(30),
@@ -49,6 +55,28 @@ impl ProducerSettings {
     pub fn window(mut self, messages: usize) -> Self {
         self.window = messages.clamp(1, 100_000);
         self
+    }
+
+    /// Over how many channels messages are spread, 1 to 4 (1): each has a connection of its own and a share of the window, so that
+    /// one that is lost, or closed for a message's fault, holds up only its share.
+    ///
+    /// One key stays on one channel, so that order by key is kept. Messages without a key that go over different channels
+    /// have no order between them.
+    #[must_use]
+    pub fn channels(mut self, channels: usize) -> Self {
+        self.channels = channels.clamp(1, 4);
+        self
+    }
+
+    /// What happens to a key when a message of it is not on its queue for certain ([`OnHole::Stop`]).
+    #[must_use]
+    pub fn on_hole(mut self, on_hole: OnHole) -> Self {
+        self.on_hole = on_hole;
+        self
+    }
+
+    pub(crate) fn window_of_a_channel(&self) -> usize {
+        self.window.div_ceil(self.channels)
     }
 
     /// How many bytes of messages may be held in all: waiting, unanswered, or not yet pronounced (64 MiB). A
@@ -74,7 +102,7 @@ impl ProducerSettings {
     }
 
     /// How long after it was accepted a message may go without an answer, resends included (30 s): then its
-    /// outcome is [`Unknown`](crate::Outcome::Unknown).
+    /// outcome is [`Unknown`](crate::Outcome::Unknown), or it comes back if its turn to be published never came.
     #[must_use]
     pub fn confirm_deadline(mut self, deadline: Duration) -> Self {
         self.confirm_deadline = deadline;

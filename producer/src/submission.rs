@@ -16,13 +16,35 @@ pub(crate) struct Submission {
     pub(crate) id: MessageId,
     pub(crate) cargo: Cargo,
     pub(crate) bytes: usize,
+    pub(crate) taken: Instant,
     /// Its outcome is known by then.
     pub(crate) deadline: Instant,
     /// Past this it is not published any more: a request whose sender has stopped waiting.
     pub(crate) expires: Option<Instant>,
-    pub(crate) reply: Option<oneshot::Sender<Outcome>>,
+    pub(crate) reply: Option<oneshot::Sender<Answer>>,
     /// Its share of the buffer, given back when this is dropped.
     pub(crate) room: OwnedSemaphorePermit,
+}
+
+/// How it ended: what left has an outcome, what did not comes back.
+pub(crate) type Answer = Result<Outcome, Box<NeverLeft>>;
+
+#[derive(Debug)]
+pub(crate) struct NeverLeft {
+    pub(crate) cargo: Cargo,
+    pub(crate) cause: SendFailure,
+}
+
+impl Submission {
+    /// Gives it back to its sender. Its room is free before the sender hears of it.
+    pub(crate) fn give_back(self, cause: SendFailure) {
+        let Self { cargo, reply, room, .. } = self;
+        drop(room);
+        if let Some(reply) = reply {
+            // A dropped receipt: its owner does not want to know.
+            let _ = reply.send(Err(Box::new(NeverLeft { cargo, cause })));
+        }
+    }
 }
 
 /// What is to be published.
@@ -63,21 +85,52 @@ pub(crate) struct Patience {
     pub(crate) expires: Option<Instant>,
 }
 
+/// Room for bytes, which the lanes of a producer share.
+#[derive(Clone, Debug)]
+pub(crate) struct Room {
+    permits: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl Room {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(bytes)), bytes }
+    }
+}
+
 /// The caller's end of a bounded buffer, by bytes and by count.
 #[derive(Clone, Debug)]
 pub(crate) struct Buffer {
     queue: mpsc::Sender<Submission>,
-    room: Arc<Semaphore>,
-    bytes: usize,
+    room: Room,
 }
 
 /// Room for the bytes and a place in the queue.
 type Entrance<'b> = (OwnedSemaphorePermit, mpsc::Permit<'b, Submission>);
 
 impl Buffer {
-    pub(crate) fn new(messages: usize, bytes: usize) -> (Self, mpsc::Receiver<Submission>) {
+    pub(crate) fn new(messages: usize, room: Room) -> (Self, mpsc::Receiver<Submission>) {
         let (queue, receiver) = mpsc::channel(messages);
-        (Self { queue, room: Arc::new(Semaphore::new(bytes)), bytes }, receiver)
+        (Self { queue, room }, receiver)
+    }
+
+    /// Puts the cargo in if there is room now.
+    pub(crate) fn put_now(
+        &self,
+        id: MessageId,
+        cargo: Cargo,
+        patience: Patience,
+        reply: Option<oneshot::Sender<Answer>>,
+    ) -> Result<(), (Cargo, SendFailure)> {
+        let bytes = cargo.weight();
+        match self.enter_now(self.share(bytes)) {
+            Some(entrance) => {
+                Self::send(entrance, id, cargo, bytes, patience, reply);
+                Ok(())
+            }
+            None if self.is_closed() => Err((cargo, SendFailure::Closed)),
+            None => Err((cargo, SendFailure::Full)),
+        }
     }
 
     /// Waits for room, in the order of the callers, and puts the cargo in. Given back if there is none in time.
@@ -88,11 +141,11 @@ impl Buffer {
         id: MessageId,
         cargo: Cargo,
         patience: Patience,
-        reply: Option<oneshot::Sender<Outcome>>,
+        reply: Option<oneshot::Sender<Answer>>,
     ) -> Result<(), (Cargo, SendFailure)> {
-        let Patience { room: wait, answer, expires } = patience;
+        let wait = patience.room;
         let bytes = cargo.weight();
-        let share = u32::try_from(bytes.min(self.bytes)).unwrap_or(u32::MAX);
+        let share = self.share(bytes);
         // The usual case takes no timer. A half that succeeds alone is given back before anything is waited for: held while
         // waiting for the other, it could starve those who hold that.
         let entrance = match self.enter_now(share) {
@@ -103,35 +156,52 @@ impl Buffer {
             }
         };
         match entrance {
-            Ok((room, place)) => {
-                let deadline = Instant::now() + answer;
-                place.send(Submission { id, cargo, bytes, deadline, expires, reply, room });
+            Ok(entrance) => {
+                Self::send(entrance, id, cargo, bytes, patience, reply);
                 Ok(())
             }
             Err(failure) => Err((cargo, failure)),
         }
     }
 
+    fn send(
+        (room, place): Entrance<'_>,
+        id: MessageId,
+        cargo: Cargo,
+        bytes: usize,
+        patience: Patience,
+        reply: Option<oneshot::Sender<Answer>>,
+    ) {
+        let taken = Instant::now();
+        let (deadline, expires) = (taken + patience.answer, patience.expires);
+        place.send(Submission { id, cargo, bytes, taken, deadline, expires, reply, room });
+    }
+
+    /// What is larger than the whole buffer takes all of it.
+    fn share(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.room.bytes)).unwrap_or(u32::MAX)
+    }
+
     fn enter_now(&self, share: u32) -> Option<Entrance<'_>> {
-        let room = self.room.clone().try_acquire_many_owned(share).ok()?;
+        let room = self.room.permits.clone().try_acquire_many_owned(share).ok()?;
         let place = self.queue.try_reserve().ok()?;
         Some((room, place))
     }
 
     /// Room first, then a place: places are given back by the channel's task alone, which waits for neither.
     async fn enter(&self, share: u32) -> Result<Entrance<'_>, SendFailure> {
-        let room = self.room.clone().acquire_many_owned(share).await.map_err(|_| SendFailure::Closed)?;
+        let room = self.room.permits.clone().acquire_many_owned(share).await.map_err(|_| SendFailure::Closed)?;
         let place = self.queue.reserve().await.map_err(|_| SendFailure::Closed)?;
         Ok((room, place))
     }
 
     /// No one else is let in; what is in, stays in.
     pub(crate) fn close(&self) {
-        self.room.close();
+        self.room.permits.close();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.room.is_closed() || self.queue.is_closed()
+        self.room.permits.is_closed() || self.queue.is_closed()
     }
 }
 
@@ -148,7 +218,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn callers_that_wait_for_room_hold_no_place_that_another_waits_for() {
         // Room for one message at a time, and places for two.
-        let (buffer, mut taken) = Buffer::new(2, cargo(1_000).weight());
+        let (buffer, mut taken) = Buffer::new(2, Room::new(cargo(1_000).weight()));
         let second = Duration::from_secs(1);
         let put = |number: u128| {
             let buffer = buffer.clone();

@@ -104,7 +104,7 @@ pub async fn send(producer: &Producer, queue: &str, payloads: impl IntoIterator<
         receipts.push(producer.submit(message(queue, &payload)).await.expect("handed in"));
     }
     for receipt in receipts {
-        let outcome = receipt.await;
+        let outcome = receipt.await.expect("published");
         assert!(outcome.is_confirmed(), "{outcome}");
     }
 }
@@ -126,7 +126,7 @@ pub fn message(queue: &str, payload: &str) -> Message {
 ///
 /// If it is not confirmed.
 pub async fn forward(producer: &Producer, envelope: Envelope) {
-    let outcome = producer.forward(envelope).await.expect("handed in").await;
+    let outcome = producer.forward(envelope).await.expect("handed in").await.expect("published");
     assert!(outcome.is_confirmed(), "{outcome}");
 }
 

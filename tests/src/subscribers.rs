@@ -6,7 +6,7 @@ use correio_broker_config::{Address, OwnQueue};
 use correio_consumer::{Consumer, ConsumerBuilder, Message, Processing, Startup};
 use correio_lab::broker::{Login, Node};
 use correio_message::{Destination, MailboxName, MessageId, TopicPattern};
-use correio_producer::{Outcome, Producer, ProducerSettings, Receipt};
+use correio_producer::{Producer, ProducerSettings, Receipt};
 
 use tokio::time::timeout;
 
@@ -169,7 +169,7 @@ pub async fn confirmed(receipts: Vec<Receipt>) -> BTreeSet<String> {
     let mut confirmed = BTreeSet::new();
     for receipt in receipts {
         let id = receipt.id().to_string();
-        if receipt.await == Outcome::Confirmed {
+        if receipt.await.is_ok_and(|outcome| outcome.is_confirmed()) {
             confirmed.insert(id);
         }
     }
@@ -183,7 +183,7 @@ pub async fn confirmed(receipts: Vec<Receipt>) -> BTreeSet<String> {
 /// If one is not confirmed.
 pub async fn send_to<P: AsRef<str>>(producer: &Producer, to: &Destination, payloads: impl IntoIterator<Item = P>) {
     for receipt in submit(producer, to, payloads).await {
-        let outcome = receipt.await;
+        let outcome = receipt.await.expect("published");
         assert!(outcome.is_confirmed(), "{to:?}: {outcome}");
     }
 }

@@ -56,7 +56,7 @@ impl<'n> WorkQueue<'n> {
             receipts.push(producer.submit(message).await.expect("handed in"));
         }
         for receipt in receipts {
-            let outcome = receipt.await;
+            let outcome = receipt.await.expect("published");
             assert!(outcome.is_confirmed(), "{outcome}");
         }
         producer.close(PATIENCE).await;
@@ -96,7 +96,7 @@ impl<'n> WorkQueue<'n> {
             receipts.push(producer.forward(envelope).await.expect("handed in"));
         }
         for receipt in receipts {
-            let outcome = receipt.await;
+            let outcome = receipt.await.expect("published");
             assert!(outcome.is_confirmed(), "{outcome}");
         }
         producer.close(PATIENCE).await;

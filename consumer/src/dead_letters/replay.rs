@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
 
 use correio_message::{DeadLetter, DeadReason, MessageId, ShortText, replay};
-use correio_producer::{Outcome, Producer, ProducerSettings, Receipt};
+use correio_producer::{ForwardReceipt, Outcome, Producer, ProducerSettings};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -125,7 +125,7 @@ struct Work<'r> {
 struct Begun {
     tag: u64,
     id: Option<MessageId>,
-    receipt: Receipt,
+    receipt: ForwardReceipt,
 }
 
 impl Work<'_> {
@@ -172,15 +172,19 @@ impl Work<'_> {
     async fn settle_oldest(&mut self) -> Result<bool, DeadLettersError> {
         let Some(Begun { tag, id, receipt }) = self.begun.pop_front() else { return Ok(true) };
         match receipt.await {
-            Outcome::Confirmed => {
+            Ok(Outcome::Confirmed { .. }) => {
                 self.parking.remove(tag).await?;
                 self.done.replayed += 1;
                 Ok(true)
             }
-            outcome => {
+            Ok(outcome) => {
                 let answered = !matches!(outcome, Outcome::Unknown { .. });
                 self.stays(tag, id, outcome.to_string());
                 Ok(answered)
+            }
+            Err(never_left) => {
+                self.stays(tag, id, never_left.cause.to_string());
+                Ok(false)
             }
         }
     }

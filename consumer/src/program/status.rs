@@ -99,6 +99,7 @@ pub(crate) fn in_words(counts: &Tally) -> String {
         (counts.replied, "answered"),
         (counts.unanswered, "answers that nobody waits for"),
         (counts.late_requests, "requests too late"),
+        (counts.markers, "markers"),
         (counts.handed_back, "handed back"),
         (counts.lost_acks, "to come again (acknowledged on a lost channel)"),
         (counts.unconfirmed_copies, "copies published again"),

@@ -73,7 +73,14 @@ impl Producer {
             tokio::select! {
                 biased; // a reply says more than a confirm
                 ended = &mut reply => break ended,
-                outcome = &mut receipt, if known.is_none() => known = Some(reachable(outcome)?),
+                outcome = &mut receipt, if known.is_none() => match outcome {
+                    Ok(outcome) => known = Some(reachable(outcome)?),
+                    Err(error) => return Err(match error.cause {
+                        SendFailure::NotPublished { .. } => passed(None),
+                        SendFailure::Closed => RequestError::Closed,
+                        _ => RequestError::NotSent(error),
+                    }),
+                },
             }
         };
         match ended {
@@ -83,7 +90,7 @@ impl Producer {
             },
             Ok(Ended::Unreadable(error)) => Err(RequestError::UnreadableReply(error)),
             Ok(Ended::DeadlinePassed) => {
-                let last = known.is_none().then(|| receipt.now_or_never()).flatten();
+                let last = known.is_none().then(|| receipt.now_or_never()).flatten().and_then(Result::ok);
                 Err(passed(last.map(reachable).transpose()?.or(known)))
             }
             Ok(Ended::Closed) | Err(_) => Err(RequestError::Closed),
@@ -147,9 +154,9 @@ impl Producer {
 /// What is known about a request whose reply may still come; an error if none can.
 fn reachable(outcome: Outcome) -> Result<Outcome, RequestError> {
     match outcome {
-        Outcome::Unroutable { reason } => Err(RequestError::NoSuchService { reason }),
-        Outcome::Refused { reason } => Err(RequestError::Refused { reason }),
-        Outcome::Confirmed | Outcome::Unknown { .. } => Ok(outcome),
+        Outcome::Unroutable { reason, .. } => Err(RequestError::NoSuchService { reason }),
+        Outcome::Refused { reason, .. } => Err(RequestError::Refused { reason }),
+        Outcome::Confirmed { .. } | Outcome::Unknown { .. } => Ok(outcome),
     }
 }
 

@@ -67,7 +67,7 @@ impl Report {
         self.tally.sent += 1;
         self.bar.inc(1);
         match outcome {
-            Outcome::Confirmed => {
+            Outcome::Confirmed { .. } => {
                 self.tally.confirmed += 1;
                 self.latency.note(after);
                 return;

@@ -20,7 +20,7 @@ use super::{
     target::{Target, quoted},
     unsent::{Keeper, UnsentError},
 };
-use crate::{Outcome, Producer, ProducerSettings, Receipt, SendError, SendFailure};
+use crate::{OnHole, Outcome, Producer, ProducerSettings, Receipt, SendError, SendFailure};
 
 const PAYLOAD_LIMIT: usize = 16 * 1024 * 1024;
 
@@ -35,7 +35,10 @@ pub(crate) async fn run(args: SendArgs) -> Result<Exit, Stop> {
     let keeper = args.unsent.clone().map(|path| Keeper::new(path, args.again.as_deref()));
     let mut keeper = keeper.transpose().map_err(Stop::usage)?;
     let window = args.window as usize;
-    let adjust = |settings: ProducerSettings| settings.window(window).confirm_deadline(args.confirm_deadline);
+    let adjust = |settings: ProducerSettings| {
+        // What failed is said and kept; nobody is here to decide about its key.
+        settings.window(window).confirm_deadline(args.confirm_deadline).on_hole(OnHole::Void)
+    };
     let producer = match connect(broker, origin, adjust).await {
         Ok(producer) => producer,
         Err(stop) => {
@@ -121,7 +124,7 @@ impl Halt {
     }
 }
 
-type Sent = (Message, Outcome, Instant);
+type Sent = (Message, Result<Outcome, SendError>, Instant);
 
 /// What becomes of each line is counted, and what did not make it is kept.
 struct Book<'k> {
@@ -133,7 +136,11 @@ struct Book<'k> {
 
 impl Book<'_> {
     fn on_ended(&mut self, sent: Sent) -> Result<(), UnsentError> {
-        let (message, outcome, started) = sent;
+        let (message, ended, started) = sent;
+        let outcome = match ended {
+            Ok(outcome) => outcome,
+            Err(error) => return self.on_not_sent(&error),
+        };
         if !self.wants_subscriber && is_without_subscriber(&message, &outcome) {
             self.report.on_nobody_subscribed();
             return Ok(());
@@ -156,7 +163,7 @@ impl Book<'_> {
 
 /// For an event that is normal. That there is no exchange (404) is not.
 fn is_without_subscriber(message: &Message, outcome: &Outcome) -> bool {
-    let nobody = matches!(outcome, Outcome::Unroutable { reason } if reason.starts_with("312"));
+    let nobody = matches!(outcome, Outcome::Unroutable { reason, .. } if reason.starts_with("312"));
     nobody && !message.destination.wants_somebody()
 }
 
@@ -195,7 +202,7 @@ async fn send_all(producer: &Producer, input: &mut Input, book: &mut Book<'_>, w
             Ok((message, receipt, started)) if first => {
                 first = false;
                 let outcome = of_first(receipt, &mut stop, producer).await;
-                let hopeless = hopeless(&outcome);
+                let hopeless = outcome.as_ref().ok().and_then(hopeless);
                 if let Err(error) = book.on_ended((message, outcome, started)) {
                     break Err(Halt::Unsent(error));
                 }
@@ -226,7 +233,11 @@ async fn send_all(producer: &Producer, input: &mut Input, book: &mut Book<'_>, w
     }
 }
 
-async fn of_first(mut receipt: Receipt, stop: &mut mpsc::Receiver<()>, producer: &Producer) -> Outcome {
+async fn of_first(
+    mut receipt: Receipt,
+    stop: &mut mpsc::Receiver<()>,
+    producer: &Producer,
+) -> Result<Outcome, SendError> {
     tokio::select! {
         outcome = &mut receipt => return outcome,
         Some(()) = stop.recv() => producer.close(Duration::ZERO).await,
@@ -245,10 +256,10 @@ async fn send_one(producer: &Producer, mut message: Message) -> Result<(Message,
 /// An answer that every further line would get too: the broker's reply codes 403 and 404.
 fn hopeless(outcome: &Outcome) -> Option<String> {
     match outcome {
-        Outcome::Unroutable { reason } if reason.starts_with("404") => {
+        Outcome::Unroutable { reason, .. } if reason.starts_with("404") => {
             Some(format!("{reason}: `broker apply` makes our exchanges, and --exchange wants one that is there"))
         }
-        Outcome::Refused { reason } if reason.starts_with("403") => {
+        Outcome::Refused { reason, .. } if reason.starts_with("403") => {
             Some(format!("{reason}: the user in --amqp-url or AMQP_URL lacks the right to write there"))
         }
         _ => None,

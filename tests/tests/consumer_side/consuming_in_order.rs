@@ -16,8 +16,8 @@ use correio_lab::{
 use correio_message::{DeadLetter, DeadReason, Durability, Envelope, Line, Sequence, Voids};
 use correio_tests::{
     consuming::{
-        AT_ONCE, Running, Seen, consumer, consumer_at, forward, message, ordered, producer, shared, short_retries,
-        until_depth,
+        AT_ONCE, PATIENCE, Running, Seen, consumer, consumer_at, forward, message, ordered, producer, shared,
+        short_retries, until_depth,
     },
     queues::take_all,
     scale,
@@ -129,6 +129,33 @@ async fn sent_out_of_order(node: &Node, queue: &str) {
     for number in [1, 5, 4, 3, 2, 6] {
         forward(&sender, numbered(queue, "a", number)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_marker_fills_the_numbers_that_came_to_nothing_and_reaches_no_handler() {
+    for_each(async |node| {
+        let queue = ordered(node, "marked").await;
+        let sender = producer(node).await;
+        for number in [1, 4] {
+            forward(&sender, numbered(&queue, "a", number)).await;
+        }
+        let seen = Seen::default();
+        // Longer than anybody waits: without the marker number 4 would not be handled.
+        let patient = by_key(2 * PATIENCE, GapPolicy::Skip);
+        let running = Running::start(consumer(node, &queue).processing(patient).on_any(failing_once(&seen)));
+        running.until(|tally| tally.handled == 1 && tally.received == 2).await;
+        let third = numbered(&queue, "a", 3);
+        let mut sequence = third.decode().unwrap().message.sequence.unwrap();
+        sequence.voids = Voids::new([NonZeroU64::new(2).unwrap()]);
+        let id = correio_producer::fresh_id();
+        forward(&sender, Envelope::marker(third.route, &id, &sequence)).await;
+        running.until(|tally| tally.handled == 2).await;
+        let counts = running.stop().await.counts;
+        assert_eq!(per_key(&seen)[&'a'], expected("a", [1, 4]));
+        assert_eq!((counts.markers, counts.gaps, counts.dead, counts.without_id), (1, 0, 0, 0));
+        assert_eq!(node.queue_depth(&queue).await.unwrap(), 0);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -270,7 +297,7 @@ async fn when_the_active_consumer_is_killed_the_next_goes_on_in_order_and_repeat
             receipts.push(sender.submit(message).await.unwrap());
         }
         for receipt in receipts {
-            assert!(receipt.await.is_confirmed());
+            assert!(receipt.await.unwrap().is_confirmed());
         }
         let (first_saw, second_saw) = (Seen::default(), Seen::default());
         let first = Running::start(in_order(node, &queue).on_any(slowly(&first_saw)));

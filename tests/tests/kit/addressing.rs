@@ -437,7 +437,7 @@ async fn who_may_only_consume_cannot_publish_events_or_broadcasts_and_is_told_so
             [(topic(format!("{tag}.x")), "correio.topic"), (Destination::Everyone, "correio.broadcast")]
         {
             let outcome = reader.send(letter(&to, "no")).await.unwrap();
-            let Outcome::Refused { reason } = &outcome else { panic!("{outcome}") };
+            let Outcome::Refused { reason, .. } = &outcome else { panic!("{outcome}") };
             assert!(reason.contains(exchange) && reason.contains("403"), "{reason}");
         }
         close(reader).await;

@@ -1,6 +1,8 @@
 //! What a producer promises, on real brokers. One program for all of these files: they share its nodes.
 
 mod addressing_out;
+mod back_pressure;
+mod holes;
 mod producer_faults;
 mod producer_program;
 mod producing;

@@ -10,8 +10,8 @@ use correio_lab::{
     faults::{Direction, Ending, Proxy},
 };
 use correio_producer::{
-    Address, ConnectError, Destination, Key, Message, Outcome, Producer, ProducerSettings, Receipt, Route, SendFailure,
-    ShortText,
+    Address, ConnectError, Destination, Health, Key, Message, Outcome, Producer, ProducerSettings, Receipt, Route,
+    SendFailure, ShortText,
 };
 use correio_tests::{
     queues::{by_id, fresh, take_all},
@@ -66,7 +66,7 @@ async fn when_confirms_are_lost_and_the_connection_is_cut_all_is_sent_again_unde
         let mut ids = BTreeSet::new();
         for receipt in receipts {
             ids.insert(receipt.id().to_string());
-            assert_eq!(timeout(PATIENCE, receipt).await.unwrap(), Outcome::Confirmed);
+            assert!(timeout(PATIENCE, receipt).await.unwrap().unwrap().is_confirmed());
         }
         let taken = by_id(&take_all(node, &queue).await);
         assert_eq!(taken.keys().cloned().collect::<BTreeSet<_>>(), ids, "each is there, under its own id");
@@ -85,7 +85,7 @@ async fn messages_swallowed_on_the_way_are_sent_again_and_with_fire_they_are_gon
         let producer = Producer::connect(through(node, &proxy)).await.unwrap();
         proxy.lose_publishes(100, Some(200));
         for receipt in submit(&producer, &queue, 500).await {
-            assert_eq!(timeout(PATIENCE, receipt).await.unwrap(), Outcome::Confirmed);
+            assert!(timeout(PATIENCE, receipt).await.unwrap().unwrap().is_confirmed());
         }
         assert!(proxy.counts().publishes_swallowed >= 200, "{:?}: the fault did nothing", proxy.counts());
         assert_eq!(by_id(&take_all(node, &queue).await).len(), 500);
@@ -105,59 +105,67 @@ async fn messages_swallowed_on_the_way_are_sent_again_and_with_fire_they_are_gon
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_again_and_again_each_message_has_one_true_outcome_and_each_key_its_order() {
-    let (count, cuts) = (scale::of(50_000, 10), scale::of(50, 10));
-    for_each(async |node| {
-        let (queue, proxy) = (queue(node).await, Proxy::start(node.amqp_address()).await.unwrap());
-        let producer = Producer::connect(through(node, &proxy).window(200)).await.unwrap();
-        let sending = async {
-            let mut receipts = Vec::new();
-            for number in 0..count {
-                let key = Key::new(format!("k{}", number % 7)).unwrap();
-                let message = Message::new(to(&queue), format!("{number}")).with_key(key);
-                receipts.push(producer.submit(message).await.unwrap());
-            }
-            let mut confirmed = BTreeSet::new();
-            for receipt in receipts {
-                let id = receipt.id().to_string();
-                assert_eq!(timeout(PATIENCE, receipt).await.unwrap(), Outcome::Confirmed);
-                confirmed.insert(id);
-            }
-            confirmed
-        };
-        let cutting = async {
-            let share = count / (cuts + 1);
-            for cut in 1..=cuts {
-                until("so much was confirmed", async || producer.counts().confirmed >= cut * share).await;
-                proxy.cut(if cut % 2 == 0 { Ending::Reset } else { Ending::Finish }).await;
-            }
-        };
-        let (confirmed, ()) = tokio::join!(sending, cutting);
-        assert!(producer.counts().reconnected > 0);
-        producer.close(CLOSE).await;
-        proxy.stop().await;
+    for_each(async |node| cut_again_and_again(node, 1).await).await;
+}
 
-        let taken = take_all(node, &queue).await;
-        let there: BTreeSet<_> = by_id(&taken).into_keys().collect();
-        assert_eq!(there, confirmed, "confirmed is on the queue, and nothing else is");
-        let mut last = BTreeMap::new();
-        let mut seen = BTreeSet::new();
-        for envelope in taken {
-            let message = envelope.decode().unwrap().message;
-            if !seen.insert(message.id.clone()) {
-                continue;
-            }
-            let sequence = message.sequence.unwrap();
-            let number = sequence.number.get();
-            let before = last.insert(sequence.line.key.clone(), number).unwrap_or(0);
-            assert_eq!(
-                number,
-                before + 1,
-                "key {}: after its copies are dropped, each follows the one before",
-                sequence.line.key
-            );
+#[tokio::test(flavor = "multi_thread")]
+async fn over_several_channels_too_each_message_has_one_true_outcome_and_each_key_its_order() {
+    for_each(async |node| cut_again_and_again(node, 4).await).await;
+}
+
+async fn cut_again_and_again(node: &Node, channels: usize) {
+    let (count, cuts) = (scale::of(50_000, 10), scale::of(50, 10));
+    let (queue, proxy) = (queue(node).await, Proxy::start(node.amqp_address()).await.unwrap());
+    let settings = through(node, &proxy).window(200).channels(channels);
+    let producer = Producer::connect(settings).await.unwrap();
+    assert_eq!(proxy.open(), channels, "each channel has a connection of its own");
+    let sending = async {
+        let mut receipts = Vec::new();
+        for number in 0..count {
+            let key = Key::new(format!("k{}", number % 7)).unwrap();
+            let message = Message::new(to(&queue), format!("{number}")).with_key(key);
+            receipts.push(producer.submit(message).await.unwrap());
         }
-    })
-    .await;
+        let mut confirmed = BTreeSet::new();
+        for receipt in receipts {
+            let id = receipt.id().to_string();
+            assert!(timeout(PATIENCE, receipt).await.unwrap().unwrap().is_confirmed());
+            confirmed.insert(id);
+        }
+        confirmed
+    };
+    let cutting = async {
+        let share = count / (cuts + 1);
+        for cut in 1..=cuts {
+            until("so much was confirmed", async || producer.counts().confirmed >= cut * share).await;
+            proxy.cut(if cut % 2 == 0 { Ending::Reset } else { Ending::Finish }).await;
+        }
+    };
+    let (confirmed, ()) = tokio::join!(sending, cutting);
+    assert!(producer.counts().reconnected > 0);
+    producer.close(CLOSE).await;
+    proxy.stop().await;
+
+    let taken = take_all(node, &queue).await;
+    let there: BTreeSet<_> = by_id(&taken).into_keys().collect();
+    assert_eq!(there, confirmed, "confirmed is on the queue, and nothing else is");
+    let mut last = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for envelope in taken {
+        let message = envelope.decode().unwrap().message;
+        if !seen.insert(message.id.clone()) {
+            continue;
+        }
+        let sequence = message.sequence.unwrap();
+        let number = sequence.number.get();
+        let before = last.insert(sequence.line.key.clone(), number).unwrap_or(0);
+        assert_eq!(
+            number,
+            before + 1,
+            "key {}: after its copies are dropped, each follows the one before",
+            sequence.line.key
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +185,7 @@ async fn what_was_confirmed_survives_a_broker_killed_under_load() {
             node.restart().await.unwrap();
             for receipt in receipts {
                 let id = receipt.id().to_string();
-                if timeout(2 * PATIENCE, receipt).await.unwrap().is_confirmed() {
+                if timeout(2 * PATIENCE, receipt).await.unwrap().unwrap().is_confirmed() {
                     confirmed.insert(id);
                 }
             }
@@ -197,14 +205,14 @@ async fn a_broker_that_falls_silent_ends_in_unknown_by_the_deadline_and_what_com
         let (queue, proxy) = (queue(node).await, Proxy::start(node.amqp_address()).await.unwrap());
         let deadline = Duration::from_secs(2);
         let producer = Producer::connect(through(node, &proxy).confirm_deadline(deadline)).await.unwrap();
-        assert_eq!(producer.send(Message::new(to(&queue), "w")).await.unwrap(), Outcome::Confirmed);
+        assert!(producer.send(Message::new(to(&queue), "w")).await.unwrap().is_confirmed());
         proxy.swallow(Direction::BrokerToClient);
         let silent = producer.submit(Message::new(to(&queue), "x")).await.unwrap();
-        let outcome = timeout(PATIENCE, silent).await.unwrap();
+        let outcome = timeout(PATIENCE, silent).await.unwrap().unwrap();
         assert!(matches!(outcome, Outcome::Unknown { tries: 1.. }), "{outcome}");
         // The silent channel was ended: a new connection answers.
         let later = producer.send(Message::new(to(&queue), "y")).await.unwrap();
-        assert_eq!(later, Outcome::Confirmed);
+        assert!(later.is_confirmed());
         producer.close(CLOSE).await;
         proxy.stop().await;
     })
@@ -230,7 +238,7 @@ async fn without_room_a_message_comes_back_by_the_deadline_and_the_buffer_stays_
         assert_eq!(refused.message.payload.len(), 1_000);
         proxy.stall(false);
         for receipt in receipts {
-            assert_eq!(timeout(PATIENCE, receipt).await.unwrap(), Outcome::Confirmed);
+            assert!(timeout(PATIENCE, receipt).await.unwrap().unwrap().is_confirmed());
         }
         producer.close(CLOSE).await;
         proxy.stop().await;
@@ -243,11 +251,12 @@ async fn closing_gives_up_on_a_silent_broker_in_bounded_time_and_says_unknown() 
     for_each(async |node| {
         let (queue, proxy) = (queue(node).await, Proxy::start(node.amqp_address()).await.unwrap());
         let producer = Producer::connect(through(node, &proxy)).await.unwrap();
+        producer.health().wait_for(Health::is_good).await.unwrap();
         proxy.stall(true);
         let receipts = submit(&producer, &queue, 10).await;
         timeout(PATIENCE, producer.close(Duration::from_secs(1))).await.unwrap();
         for receipt in receipts {
-            assert!(matches!(timeout(CLOSE, receipt).await.unwrap(), Outcome::Unknown { .. }));
+            assert!(matches!(timeout(CLOSE, receipt).await.unwrap(), Ok(Outcome::Unknown { .. })));
         }
         proxy.stop().await;
     })
@@ -284,7 +293,11 @@ async fn a_broker_that_never_confirms_is_met_with_growing_pauses_and_no_connecti
             sleep(Duration::from_millis(10)).await;
         }
         for receipt in receipts {
-            assert!(matches!(timeout(PATIENCE, receipt).await.unwrap(), Outcome::Unknown { .. }));
+            match timeout(PATIENCE, receipt).await.unwrap() {
+                Ok(outcome) => assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome}"),
+                // Between two channels nothing is published.
+                Err(error) => assert!(matches!(error.cause, SendFailure::NotPublished { .. }), "{error}"),
+            }
         }
         let connections = proxy.counts().connections;
         assert!(connections <= 12, "{connections} connections in a few seconds: each sends all of the window again");

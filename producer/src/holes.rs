@@ -1,0 +1,112 @@
+//! Keys with a hole: a numbered message that is not on its queue for certain, and what becomes of the key behind it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use correio_message::{Key, MessageId, Route};
+use tokio::sync::oneshot;
+
+use crate::{publishing_channel::Held, submission::Answer};
+
+/// What happens to a key when a message of it ends otherwise than [`Confirmed`](crate::Outcome::Confirmed): its number is
+/// a hole, which the key's consumer would wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnHole {
+    /// The key stops: its further messages come back ([`SendFailure::KeyStopped`](crate::SendFailure::KeyStopped)) until the
+    /// sender chooses [`resend`](crate::Producer::resend) or [`void`](crate::Producer::void). What was on its way already
+    /// still comes to its outcome. Until then the producer holds the message, and its room in the buffer.
+    #[default]
+    Stop,
+    /// The number is declared void at once, and the key goes on: for senders that keep what failed and send it later as
+    /// something new.
+    Void,
+}
+
+/// There is no hole of this id: the message was confirmed, or has no key, or has been decided upon.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no key waits for a decision about message {id}: it was confirmed, has no key, or is decided already")]
+pub struct NoSuchHole {
+    /// The id that was asked for.
+    pub id: MessageId,
+}
+
+/// What a sender decides about a hole.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    pub(crate) id: MessageId,
+    pub(crate) choice: Choice,
+}
+
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// Send it again under its id and number, and tell here what became of it.
+    Resend(oneshot::Sender<Answer>),
+    /// Nobody is to wait for its number.
+    Void,
+}
+
+/// Which channel holds the hole of which message: what callers look up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HoleRegistry(Arc<Mutex<BTreeMap<MessageId, usize>>>);
+
+impl HoleRegistry {
+    pub(crate) fn on_hole(&self, id: MessageId, channel: usize) {
+        self.lock().insert(id, channel);
+    }
+
+    /// Each hole is decided once.
+    pub(crate) fn take(&self, id: &MessageId) -> Result<usize, NoSuchHole> {
+        self.lock().remove(id).ok_or_else(|| NoSuchHole { id: id.clone() })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<MessageId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The holes of one channel.
+#[derive(Default)]
+pub(crate) struct Holes {
+    held: BTreeMap<MessageId, Held>,
+    /// By key, the messages that stop it.
+    stopped: BTreeMap<Route, BTreeMap<Key, BTreeSet<MessageId>>>,
+}
+
+impl Holes {
+    /// The key of this message stops.
+    pub(crate) fn stop(&mut self, id: MessageId, held: Held) {
+        if let Some(sequence) = &held.sequence {
+            let keys = self.stopped.entry(held.envelope.route.clone()).or_default();
+            keys.entry(sequence.line.key.clone()).or_default().insert(id.clone());
+        }
+        self.held.insert(id, held);
+    }
+
+    /// The message by which the key is stopped, the oldest of several.
+    pub(crate) fn stopped_by(&self, route: &Route, key: &Key) -> Option<&MessageId> {
+        self.stopped.get(route)?.get(key)?.first()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// It is decided: its key goes on if nothing else stops it.
+    pub(crate) fn take(&mut self, id: &MessageId) -> Option<Held> {
+        let held = self.held.remove(id)?;
+        if let (Some(keys), Some(sequence)) = (self.stopped.get_mut(&held.envelope.route), &held.sequence) {
+            if let Some(ids) = keys.get_mut(&sequence.line.key) {
+                ids.remove(id);
+                if ids.is_empty() {
+                    keys.remove(&sequence.line.key);
+                }
+            }
+            if keys.is_empty() {
+                self.stopped.remove(&held.envelope.route);
+            }
+        }
+        Some(held)
+    }
+}
