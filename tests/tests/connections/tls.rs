@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use correio_broker_config::{Address, ConnectError, ServerVersion, Step, TlsError, TlsSettings};
+use correio_consumer::Consumer;
 use correio_lab::broker::{Login, NodeOptions, for_each_own};
 use correio_producer::{Destination, Message, Producer, ProducerSettings};
-use correio_tests::consuming::shared;
+use correio_tests::consuming::{Running, Seen, send, shared};
 use tokio::{
     io::{AsyncReadExt as _, copy},
     net::{TcpListener, TcpStream},
@@ -62,6 +63,32 @@ async fn a_server_is_spoken_to_when_it_is_who_it_says_and_every_other_is_a_clear
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_messages_go_there_and_back_over_tls() {
+    let authority = Authority::new("known");
+    let certificate = authority.issue(&["localhost"]);
+    let tls = Some(authority.listener(&certificate, false));
+    for_each_own(NodeOptions { tls, ..NodeOptions::default() }, async |node| {
+        let queue = shared(node, "there-and-back").await;
+        let to = over_tls(node).with_tls(TlsSettings::new().with_ca_file(authority.file()));
+        let from = to.clone().with_user(Login::Consumer.name(), node.password(Login::Consumer));
+        let seen = Seen::default();
+        let noting = seen.clone();
+        let running = Running::start(Consumer::builder(from).queue(&queue).on_any(move |message: Message| {
+            noting.note(&message);
+            std::future::ready(Ok::<_, String>(()))
+        }));
+        let producer = Producer::connect(ProducerSettings::new(to, "tests").unwrap()).await.unwrap();
+        let payloads: Vec<String> = (0..1000).map(|number| format!("{number:05}")).collect();
+        send(&producer, &queue, payloads.clone()).await;
+        running.until(|tally| tally.handled == 1000).await;
+        assert_eq!(seen.sorted(), payloads);
+        running.stop().await;
+        producer.close(DEADLINE).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_certificate_that_has_expired_is_named_as_such() {
     let authority = Authority::new("known");
     let certificate = authority.issue_expired(&["localhost"]);
@@ -102,7 +129,7 @@ async fn a_tls_handshake_without_an_answer_ends_at_its_deadline_and_its_socket_w
     let address = Address::new("localhost", silent.local_addr().unwrap().port(), "u", "p")
         .with_tls(TlsSettings::new().with_ca_file(authority.file()));
     let connections = connections(address, Duration::from_millis(700));
-    let error = connections.channel().await.unwrap_err();
+    let error = timeout(DEADLINE, connections.channel()).await.expect("it has a deadline").unwrap_err();
     assert!(matches!(error, ConnectError::TimedOut { step: Step::Tls, .. }) && !error.is_permanent(), "{error:?}");
     let (mut accepted, _) = silent.accept().await.unwrap();
     let mut hello = Vec::new();
