@@ -32,7 +32,7 @@ async fn two_dead_nodes_before_a_good_one_cost_an_attempt_each_and_each_error_na
         let (user, password) = (Login::Producer.name(), node.password(Login::Producer));
         let address = Address::new(HOST, refusing.port(), user, password).with_nodes([silent_at.clone(), good.clone()]);
 
-        let quick = Duration::from_secs(1);
+        let quick = Duration::from_secs(3);
         let one_by_one = connections(address.clone(), quick);
         let first = one_by_one.channel().await.unwrap_err();
         assert!(matches!(first, ConnectError::NoBroker { .. }), "{first:?}");
@@ -45,10 +45,10 @@ async fn two_dead_nodes_before_a_good_one_cost_an_attempt_each_and_each_error_na
         third.close().await.unwrap();
 
         let since = Instant::now();
-        let found = connections(address.clone(), quick).channel_within(Duration::from_secs(10)).await.unwrap();
-        assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+        let found = connections(address.clone(), quick).channel_within(Duration::from_secs(30)).await.unwrap();
+        assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
         found.close().await.unwrap();
-        let version = ServerVersion::ask(&address, Duration::from_secs(9)).await.unwrap();
+        let version = ServerVersion::ask(&address, Duration::from_secs(12)).await.unwrap();
         assert_eq!(version.version, node.version());
         drop(silent);
     })
