@@ -15,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connecting::{Fault, reconnect},
     counts::{Counters, one},
-    submission::Submission,
+    submission::{Entry, Submission},
 };
 
 /// Opened with the first `fire`. A confirm channel would keep every confirm nobody waits for (0.7 KB each), and
 /// `mandatory` would send back what nobody reads.
 pub(crate) struct FiringChannel {
     connections: Arc<Connections>,
-    submissions: mpsc::Receiver<Submission>,
+    submissions: mpsc::Receiver<Entry>,
     counters: Arc<Counters>,
     closing: CancellationToken,
     give_up: CancellationToken,
@@ -37,7 +37,7 @@ impl FiringChannel {
 
     pub(crate) fn new(
         connections: Arc<Connections>,
-        submissions: mpsc::Receiver<Submission>,
+        submissions: mpsc::Receiver<Entry>,
         counters: Arc<Counters>,
         closing: CancellationToken,
         give_up: CancellationToken,
@@ -111,7 +111,9 @@ impl FiringChannel {
                     one(&self.counters.fired);
                 }
                 next = self.submissions.recv(), if !over && writes.len() < Self::IN_FLIGHT => match next {
-                    Some(submission) => {
+                    // Nobody decides anything about what has no number.
+                    Some(Entry::Decision(_)) => {}
+                    Some(Entry::Submission(submission)) => {
                         let mut write: Pin<Box<dyn Future<Output = _> + Send>> =
                             Box::pin(write(channel.clone(), submission));
                         // The first poll queues the frames: the wire keeps the callers' order.

@@ -18,11 +18,11 @@ impl Health {
     /// Whether every channel is open, and the broker reads from each.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.open == self.channels && self.blocked == 0
+        self.channels > 0 && self.open == self.channels && self.blocked == 0
     }
 }
 
-/// One channel's share in it: what it says last counts, and nothing once it is dropped.
+/// One channel's share in it. Dropped, it is not open any more.
 #[derive(Debug)]
 pub(crate) struct HealthReport {
     health: watch::Sender<Health>,
@@ -64,6 +64,5 @@ impl HealthReport {
 impl Drop for HealthReport {
     fn drop(&mut self) {
         self.set(false, false);
-        self.health.send_modify(|health| health.channels -= 1);
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use correio_message::{Durability, Envelope, Message, MessageId};
+use correio_message::{Durability, Envelope, Key, Message, MessageId, Route};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 
-use crate::{error::SendFailure, outcome::Outcome};
+use crate::{error::SendFailure, holes::Decision, outcome::Outcome};
 
 /// What waits to be published, and whom to tell.
 #[derive(Debug)]
@@ -65,6 +65,17 @@ impl Cargo {
         }
     }
 
+    /// The line of a message that will be numbered.
+    pub(crate) fn line(&self) -> Option<(Route, Key)> {
+        match self {
+            Self::Message(message) => {
+                let key = message.key.clone()?;
+                Some((message.destination.route(), key))
+            }
+            Self::Envelope(_) => None,
+        }
+    }
+
     /// Roughly how many bytes holding it takes, the client library's own copy of the body included.
     pub(crate) fn weight(&self) -> usize {
         match self {
@@ -101,15 +112,22 @@ impl Room {
 /// The caller's end of a bounded buffer, by bytes and by count.
 #[derive(Clone, Debug)]
 pub(crate) struct Buffer {
-    queue: mpsc::Sender<Submission>,
+    queue: mpsc::Sender<Entry>,
     room: Room,
 }
 
+/// What callers hand in, in their order: a decision about a key counts for what is handed in after it.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    Submission(Submission),
+    Decision(Decision),
+}
+
 /// Room for the bytes and a place in the queue.
-type Entrance<'b> = (OwnedSemaphorePermit, mpsc::Permit<'b, Submission>);
+type Entrance<'b> = (OwnedSemaphorePermit, mpsc::Permit<'b, Entry>);
 
 impl Buffer {
-    pub(crate) fn new(messages: usize, room: Room) -> (Self, mpsc::Receiver<Submission>) {
+    pub(crate) fn new(messages: usize, room: Room) -> (Self, mpsc::Receiver<Entry>) {
         let (queue, receiver) = mpsc::channel(messages);
         (Self { queue, room }, receiver)
     }
@@ -174,12 +192,17 @@ impl Buffer {
     ) {
         let taken = Instant::now();
         let (deadline, expires) = (taken + patience.answer, patience.expires);
-        place.send(Submission { id, cargo, bytes, taken, deadline, expires, reply, room });
+        place.send(Entry::Submission(Submission { id, cargo, bytes, taken, deadline, expires, reply, room }));
     }
 
     /// What is larger than the whole buffer takes all of it.
     fn share(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.min(self.room.bytes)).unwrap_or(u32::MAX)
+    }
+
+    /// A place for something that takes no room.
+    pub(crate) async fn place(&self) -> Option<mpsc::Permit<'_, Entry>> {
+        self.queue.reserve().await.ok()
     }
 
     fn enter_now(&self, share: u32) -> Option<Entrance<'_>> {
