@@ -3,6 +3,7 @@
 mod authority;
 mod credentials;
 mod nodes;
+mod programs;
 mod reaching;
 mod tls;
 mod tls_client_certificate;
