@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connecting::{Fault, next_channel},
+    connecting::{Fault, reconnect},
     counts::{Counters, one},
     submission::{Entry, Submission},
 };
@@ -83,14 +83,14 @@ impl FiringChannel {
     async fn connect(&self, pause: Duration) -> Option<LeasedChannel> {
         let connecting = async {
             sleep(pause).await;
-            next_channel(self.connections.clone()).await
+            reconnect(&self.connections).await
         };
         let closed_for_long = async {
             self.closing.cancelled().await;
             sleep(LAST_WAIT).await;
         };
         tokio::select! {
-            channel = connecting => Some(channel),
+            channel = connecting => channel.ok(),
             () = self.give_up.cancelled() => None,
             () = closed_for_long => None,
         }

@@ -72,7 +72,9 @@ mod submission;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use correio_broker_config::{Address, ConnectError, DeclareError, Role, Topology, WorkQueue};
+pub use correio_broker_config::{
+    Address, ConnectError, DeclareError, NodeAddress, Role, TlsError, TlsFile, TlsSettings, Topology, WorkQueue,
+};
 pub use correio_message::{
     DecodeError, Destination, Envelope, Headers, InvalidAddress, Json, Key, MailboxName, Message, MessageId,
     ReplyError, Route, ShortText, TooLong, TopicKey, Value,
