@@ -33,11 +33,11 @@ pub(super) async fn submit(url: &str, queue: &str, load: Load, unroutable_every:
         if receipts.len() >= load.window
             && let Some((lost, receipt)) = receipts.pop_front()
         {
-            count(&mut ends, lost, &receipt.await);
+            count(&mut ends, lost, &receipt.await?);
         }
     }
     for (lost, receipt) in receipts {
-        count(&mut ends, lost, &receipt.await);
+        count(&mut ends, lost, &receipt.await?);
     }
     let sample = Sample::taken(watch, ends)?;
     producer.close(CLOSED).await;
@@ -46,7 +46,7 @@ pub(super) async fn submit(url: &str, queue: &str, load: Load, unroutable_every:
 
 fn count(ends: &mut Ends, lost: bool, outcome: &Outcome) {
     match outcome {
-        Outcome::Confirmed => ends.confirmed += 1,
+        Outcome::Confirmed { .. } => ends.confirmed += 1,
         Outcome::Unroutable { .. } => ends.unroutable += 1,
         _ => {}
     }
