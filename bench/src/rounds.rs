@@ -67,8 +67,11 @@ impl Spread {
         figures.sort_by(f64::total_cmp);
         let (least, greatest) = (*figures.first()?, *figures.last()?);
         let middle = figures.len() / 2;
-        let median =
-            if figures.len() % 2 == 0 { f64::midpoint(figures[middle - 1], figures[middle]) } else { figures[middle] };
+        let median = if figures.len().is_multiple_of(2) {
+            f64::midpoint(figures[middle - 1], figures[middle])
+        } else {
+            figures[middle]
+        };
         Some(Self { least, median, greatest })
     }
 }

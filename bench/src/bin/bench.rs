@@ -102,7 +102,7 @@ async fn measure(args: &Args) -> Result<(), Error> {
         }
         verdicts.push(peak.verdict());
     }
-    println!("{}", verdicts.join("\n"));
+    println!("What is wanted, and whether it was reached here and now (it fails nothing):\n{}", verdicts.join("\n"));
     node.close().await?;
     Ok(())
 }
