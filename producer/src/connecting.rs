@@ -1,6 +1,6 @@
 //! Reaching the broker, again and again, and understanding why a channel ended.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use correio_broker_config::{Backoff, ConnectError, Connections, LeasedChannel, Patience, ReplyCause};
 use tokio::time::sleep;
@@ -26,14 +26,6 @@ pub(crate) async fn reconnect(connections: &Connections) -> Result<LeasedChannel
         let pause = backoff.next_delay();
         tracing::warn!(%error, ?pause, "the broker cannot be reached, trying again");
         sleep(pause).await;
-    }
-}
-
-/// As [`reconnect`], for who has no words for an error: then it pends, and what waits ends by its deadline.
-pub(crate) async fn next_channel(connections: Arc<Connections>) -> LeasedChannel {
-    match reconnect(&connections).await {
-        Ok(channel) => channel,
-        Err(_) => std::future::pending().await,
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connecting::{Fault, STEP_DEADLINE, next_channel},
+    connecting::{Fault, STEP_DEADLINE, reconnect},
     counts::{Counters, one},
     frame::{Frame, send_frame},
     health::HealthReport,
@@ -169,9 +169,10 @@ impl PublishingChannel {
         let connections = self.connections.clone();
         let connecting = async move {
             sleep(pause).await;
-            next_channel(connections).await
+            reconnect(&connections).await
         };
-        self.meanwhile(Box::pin(connecting)).await
+        // Refused for too long: what waits ends, and nothing more is taken.
+        self.meanwhile(Box::pin(connecting)).await?.ok()
     }
 
     async fn serve(&mut self, leased: &LeasedChannel) -> End {
