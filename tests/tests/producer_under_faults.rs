@@ -189,13 +189,18 @@ async fn journey(node: &Node, what: &str, deadline: Duration, fault: impl AsyncF
 /// So long an answer may take where all is to be confirmed in the end.
 const PATIENT: Duration = Duration::from_secs(200);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn through_every_fault_each_message_has_one_true_outcome_each_key_its_order_and_nothing_is_left_over() {
-    let (cuts, kills) = (scale::of(50, 10), scale::of(5, 5));
-    let pause = Duration::from_secs(scale::of(20, 5));
-    let seed = std::env::var("CORREIO_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+/// Every choice of a run comes from it.
+fn seed() -> u64 {
+    std::env::var("CORREIO_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64
-    });
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_starved_and_paused_each_message_has_one_true_outcome_each_key_its_order_and_nothing_is_left_over() {
+    let cuts = scale::of(50, 10);
+    let pause = Duration::from_secs(scale::of(20, 5));
+    let seed = seed();
     for_each_own(NodeOptions::default(), async |node| {
         println!("RabbitMQ {}, CORREIO_SEED={seed}", node.version());
         let mut choices = Choices::new(seed, "faults");
@@ -226,6 +231,17 @@ async fn through_every_fault_each_message_has_one_true_outcome_each_key_its_orde
         })
         .await;
         assert_eq!(doubts, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_gone_and_killed_each_message_has_one_true_outcome_each_key_its_order_and_nothing_is_left_over() {
+    let kills = scale::of(5, 5);
+    let seed = seed();
+    for_each_own(NodeOptions::default(), async |node| {
+        println!("RabbitMQ {}, CORREIO_SEED={seed}", node.version());
+        let mut choices = Choices::new(seed, "faults");
 
         let doubts = journey(node, "a peer that accepts and stays silent", PATIENT, async |journey| {
             journey.proxy.stall(true);
