@@ -1,9 +1,26 @@
-//! Speed beside peers, in one run: ratios of medians, never a single absolute time.
+//! Speed beside peers, in one run: ratios, never a single absolute time.
+//!
+//! Each [`Way`] of sending runs in a process of its own, so that the CPU time told is that of the client alone. The ways take
+//! turns, round after round; a [ratio](rounds::Rounds::ratio) divides what one way did by what its peer did in the same round, and the
+//! median over the rounds is what counts: it holds when the machine's speed drifts.
+//!
+//! All peers of a comparison publish to the same queue with the same properties, headers and flags. Every count is checked
+//! against what stands on the queue. Wrong counts and wrong outcomes are failures; a speed that was [wanted](verdict::WANTED) and not
+//! reached is said and is none, because a check that depends on a busy machine's clock decides nothing.
 
-pub mod confirmed;
+pub mod child;
+pub mod rabbitmq_c;
+pub mod rounds;
+pub mod sample;
+pub mod stalled;
 pub mod table;
+pub mod usage;
+pub mod verdict;
+mod way;
 
-/// What is measured: so many messages of so many bytes, so often.
+pub use way::{Group, Way};
+
+/// What is measured: so many messages of so many bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// Messages a run.
@@ -12,6 +29,14 @@ pub struct Load {
     pub size: usize,
     /// Unanswered messages at once.
     pub window: usize,
+}
+
+impl Load {
+    /// The body of each message.
+    #[must_use]
+    pub fn payload(&self) -> Vec<u8> {
+        (0..self.size).map(|i| b'a' + (i % 26) as u8).collect()
+    }
 }
 
 /// Whatever went wrong while measuring.

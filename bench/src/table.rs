@@ -1,58 +1,43 @@
-//! Figures of several runs, side by side.
+//! The rounds as a table: one row a way, beside the reference of its group.
 
 use std::fmt;
 
-/// The rates of one way of sending, run after run.
-#[derive(Clone, Debug)]
-pub struct Row {
-    /// What was measured.
-    pub name: &'static str,
-    /// Messages a second, one figure a run.
-    pub rates: Vec<f64>,
-}
+use crate::rounds::{Figure, Rounds, Spread};
 
-impl Row {
-    /// The middle figure.
-    #[must_use]
-    pub fn median(&self) -> f64 {
-        let mut sorted = self.rates.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-    }
-}
+/// Prints the rounds.
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'r>(pub &'r Rounds);
 
-/// Rows measured in turn, and each one's ratio to the first.
-#[derive(Clone, Debug)]
-pub struct Table(pub Vec<Row>);
-
-impl fmt::Display for Table {
+impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<44} {:>10} {:>10} {:>10}   ratio (pair by pair, median)", "", "min/s", "median/s", "max/s")?;
-        for row in &self.0 {
-            let min = row.rates.iter().copied().fold(f64::INFINITY, f64::min);
-            let max = row.rates.iter().copied().fold(0.0, f64::max);
-            let ratio = self.0.first().map_or(f64::NAN, |first| ratio(row, first));
-            writeln!(f, "{:<44} {min:>10.0} {:>10.0} {max:>10.0}   {ratio:.2}", row.name, row.median())?;
+        writeln!(f, "{:<44} {:>27}   {:>6}   {:>6} {:>13}   {:>6}", "", "messages/s", "CPU µs", "rate", "", "CPU")?;
+        writeln!(
+            f,
+            "{:<44} {:>27}   {:>6}   {:>20}   {:>6}",
+            "", "least/median/greatest", "median", "ratio, round by round", "ratio"
+        )?;
+        let mut group = None;
+        for way in self.0.ways() {
+            let (Some(rate), Some(cpu)) =
+                (Spread::of(self.0.figures(way, Figure::Rate)), Spread::of(self.0.figures(way, Figure::Cpu)))
+            else {
+                continue;
+            };
+            if group.is_some_and(|group| group != way.group()) {
+                writeln!(f)?;
+            }
+            group = Some(way.group());
+            let rates = format!("{:.0}/{:.0}/{:.0}", rate.least, rate.median, rate.greatest);
+            write!(f, "{:<44} {rates:>27}   {:>6.1}", way.name(), cpu.median)?;
+            let reference = way.group().reference();
+            if let (Some(rate), Some(cpu)) =
+                (self.0.ratio(way, reference, Figure::Rate), self.0.ratio(way, reference, Figure::Cpu))
+            {
+                let spread = format!("({:.2}–{:.2})", rate.least, rate.greatest);
+                write!(f, "   {:>6.2} {spread:>13}   {:>6.2}", rate.median, cpu.median)?;
+            }
+            writeln!(f)?;
         }
         Ok(())
-    }
-}
-
-/// The median of the ratios of runs that stood next to each other: it holds when the machine's speed drifts.
-#[must_use]
-pub fn ratio(row: &Row, base: &Row) -> f64 {
-    let rates = row.rates.iter().zip(&base.rates).map(|(a, b)| a / b).collect();
-    Row { name: "", rates }.median()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ratio_is_taken_pair_by_pair() {
-        let base = Row { name: "base", rates: vec![10.0, 100.0, 50.0] };
-        let twice = Row { name: "twice", rates: vec![20.0, 200.0, 100.0] };
-        assert!((ratio(&twice, &base) - 2.0).abs() < f64::EPSILON);
     }
 }

@@ -1,158 +1,62 @@
-//! Where the broker is, and as whom: from a URL, the environment, or the compose file's defaults.
-//! A password goes in and reaches the broker; nothing here prints it.
+//! Where the broker is, and as whom. A password goes in and reaches the broker; nothing here prints it.
 
-use std::{fmt, fs, io, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::amqp_url::{UrlError, UrlParts, percent_encode};
+use crate::{
+    address_source::Source, amqp_url::UrlParts, connect_error::ConnectError, node_address::NodeAddress,
+    password::Password, percent::percent_encode, tls::TlsSettings,
+};
 
 /// Where a broker is and who asks.
 ///
+/// A broker may have several nodes: then [`Connections`](crate::Connections) tries them in turn, beginning with the first.
 /// Its [`Debug`](fmt::Debug) and [`Display`](fmt::Display) forms show `***` for the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
-    host: String,
-    port: u16,
+    /// Never empty.
+    nodes: Vec<NodeAddress>,
+    tls: Option<TlsSettings>,
     vhost: String,
     user: String,
-    password: String,
+    password: Password,
     heartbeat: Option<Duration>,
     connect_timeout: Option<Duration>,
     source: Source,
 }
 
-/// What a program does, which decides as whom it connects when nobody says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// Publishes: user `producer`.
-    Producer,
-    /// Consumes: user `consumer`.
-    Consumer,
-    /// Declares queues and exchanges: user `operator`.
-    Operator,
-}
-
-/// Where an address was taken from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The caller named it: `--amqp-url` in the programs.
-    Explicit,
-    /// The variable `AMQP_URL`.
-    Environment,
-    /// Nobody named one: localhost, under the role's own user as in the compose file.
-    Default,
-}
-
-/// Why there is no address.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AddressError {
-    /// A part of the URL is wrong.
-    #[error("the AMQP URL {from}: {cause}")]
-    Url {
-        /// Which URL.
-        from: Source,
-        /// What is wrong with it.
-        #[source]
-        cause: UrlError,
-    },
-    /// The URL names a user without a password, and no variable has one.
-    #[error(
-        "no password for the user “{user}”: put it into the URL (amqp://{user}:PASSWORD@…), or its file's name into \
-         AMQP_PASSWORD_FILE, or itself into AMQP_PASSWORD"
-    )]
-    NoPassword {
-        /// Whose password is missing.
-        user: String,
-    },
-    /// The file that `AMQP_PASSWORD_FILE` names cannot be read.
-    #[error("the password file {} (AMQP_PASSWORD_FILE) cannot be read: {source}", .path.display())]
-    PasswordFile {
-        /// The file's name.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// An environment variable is not UTF-8.
-    #[error("the environment variable {name} is not UTF-8: set it again")]
-    NotUtf8 {
-        /// Its name.
-        name: &'static str,
-    },
-}
-
 impl Address {
-    /// An address on the virtual host `/`.
+    /// An address on the virtual host `/`, without TLS.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16, user: impl Into<String>, password: impl Into<String>) -> Self {
         Self {
-            host: host.into(),
-            port,
+            nodes: vec![NodeAddress::new(host, port)],
+            tls: None,
             vhost: "/".to_owned(),
             user: user.into(),
-            password: password.into(),
+            password: Password::Fixed(password.into()),
             heartbeat: None,
             connect_timeout: None,
             source: Source::Explicit,
         }
     }
 
-    /// The address in an AMQP URL, which must name the user and the password.
-    ///
-    /// # Errors
-    ///
-    /// [`AddressError`] naming the part of the URL that is wrong or missing, never its password.
-    pub fn parse(url: &str) -> Result<Self, AddressError> {
-        Self::resolve(Role::Operator, Some(url), &|_| Ok(None))
-    }
-
-    /// The address that `explicit` or else `AMQP_URL` names, or else localhost under the role's own user.
-    ///
-    /// A password that the URL leaves out is read from the file that `AMQP_PASSWORD_FILE` names, or else from
-    /// `AMQP_PASSWORD`. A URL without a user means the role's own, as in the compose file. Empty variables count
-    /// as unset.
-    ///
-    /// # Errors
-    ///
-    /// [`AddressError`] naming what is wrong or missing, never the password.
-    pub fn from_environment(role: Role, explicit: Option<&str>) -> Result<Self, AddressError> {
-        Self::resolve(role, explicit, &|name| match std::env::var(name) {
-            Ok(value) => Ok(Some(value).filter(|v| !v.is_empty())),
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => Err(AddressError::NotUtf8 { name }),
-        })
-    }
-
-    fn resolve(role: Role, explicit: Option<&str>, variable: &Lookup<'_>) -> Result<Self, AddressError> {
-        let (url, source) = match explicit {
-            Some(url) => (Some(url.to_owned()), Source::Explicit),
-            None => match variable("AMQP_URL")? {
-                Some(url) => (Some(url), Source::Environment),
-                None => (None, Source::Default),
-            },
-        };
-        let parts = match url {
-            Some(url) => UrlParts::parse(&url).map_err(|cause| AddressError::Url { from: source, cause })?,
-            None => UrlParts::localhost(),
-        };
-        let password = match (parts.password, &parts.user) {
-            (Some(password), _) => password,
-            (None, user) => match (password_from(variable)?, user) {
-                (Some(password), _) => password,
-                // Nobody named a user, so this is the compose file's own, whose password is its name.
-                (None, None) => role.user().to_owned(),
-                (None, Some(user)) => return Err(AddressError::NoPassword { user: user.clone() }),
-            },
-        };
-        Ok(Self {
-            host: parts.host,
-            port: parts.port,
+    /// What a URL says, with what it may leave out.
+    pub(crate) fn of_parts(parts: UrlParts, user: &str, password: Password, source: Source) -> Self {
+        Self {
+            nodes: parts.nodes,
+            tls: parts.tls,
             vhost: parts.vhost,
-            user: parts.user.unwrap_or_else(|| role.user().to_owned()),
+            user: parts.user.unwrap_or_else(|| user.to_owned()),
             password,
             heartbeat: parts.heartbeat,
             connect_timeout: parts.connect_timeout,
             source,
-        })
+        }
     }
 
     /// The same broker, another virtual host.
@@ -166,20 +70,59 @@ impl Address {
     #[must_use]
     pub fn with_user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.user = user.into();
-        self.password = password.into();
+        self.password = Password::Fixed(password.into());
         self
     }
 
-    /// The broker's host.
+    /// The same user, whose password is in this file, without its last newline. It is read for each new connection, so
+    /// that a password that was changed is used from the next one on.
     #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
+    pub fn with_password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.password = Password::InFile(path.into());
+        self
     }
 
-    /// The broker's port.
+    /// The same broker, with these nodes besides those that it has.
+    #[must_use]
+    pub fn with_nodes(mut self, further: impl IntoIterator<Item = NodeAddress>) -> Self {
+        self.nodes.extend(further);
+        self
+    }
+
+    /// The same broker, over TLS; its ports stay as they are. Connecting needs the cargo feature `tls`.
+    #[must_use]
+    pub fn with_tls(mut self, settings: TlsSettings) -> Self {
+        self.tls = Some(settings);
+        self
+    }
+
+    /// The nodes in the order of their turns; at least one.
+    #[must_use]
+    pub fn nodes(&self) -> &[NodeAddress] {
+        &self.nodes
+    }
+
+    /// The host of the first node.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.nodes[0].host()
+    }
+
+    /// The port of the first node.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.nodes[0].port()
+    }
+
+    /// What TLS is made with; `None` without TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsSettings> {
+        self.tls.as_ref()
+    }
+
+    /// The same, with the node alone whose turn it is.
+    pub(crate) fn at_node(&self, turn: usize) -> Self {
+        Self { nodes: vec![self.nodes[turn % self.nodes.len()].clone()], ..self.clone() }
     }
 
     /// The virtual host.
@@ -194,8 +137,22 @@ impl Address {
         &self.user
     }
 
-    pub(crate) fn password(&self) -> &str {
-        &self.password
+    /// Whether the password or the certificate that is shown may be another one the next time.
+    pub(crate) fn has_changing_credentials(&self) -> bool {
+        self.password.file().is_some() || self.tls.as_ref().is_some_and(|tls| tls.client().is_some())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn password(&self) -> String {
+        self.password.read().unwrap()
+    }
+
+    pub(crate) async fn password_now(&self) -> Result<String, ConnectError> {
+        self.password.read_now().await.map_err(|source| ConnectError::PasswordFile {
+            address: self.to_string(),
+            path: self.password.file().unwrap_or(Path::new("")).to_owned(),
+            source: Arc::new(source),
+        })
     }
 
     /// Where it was taken from.
@@ -216,20 +173,27 @@ impl Address {
         self.connect_timeout
     }
 
-    /// The URL *with its password*: for the environment of a child process, never for a person or a log.
+    /// The URL *with its password*: for the environment of a child process, never for a person or a log. A password file is
+    /// read for it, and stands for no password if it cannot be.
     #[must_use]
     pub fn url_with_password(&self) -> String {
+        let (scheme, query) = match &self.tls {
+            Some(settings) => ("amqps", tls_query(settings)),
+            None => ("amqp", String::new()),
+        };
+        let (user, password) = (percent_encode(&self.user), percent_encode(&self.password.read().unwrap_or_default()));
         // An IPv6 address is encoded rather than bracketed: lapin's own parser takes only that.
-        let host = percent_encode(&self.host);
-        let (user, password) = (percent_encode(&self.user), percent_encode(&self.password));
-        format!("amqp://{user}:{password}@{host}:{}/{}", self.port, percent_encode(&self.vhost))
+        let node = |node: &NodeAddress| format!("{}:{}", percent_encode(node.host()), node.port());
+        let nodes = self.nodes.iter().map(node).collect::<Vec<_>>().join(",");
+        format!("{scheme}://{user}:{password}@{nodes}/{}{query}", percent_encode(&self.vhost))
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "amqp://{}:***@{open}{}{close}:{}", percent_encode(&self.user), self.host, self.port)?;
+        let scheme = if self.tls.is_some() { "amqps" } else { "amqp" };
+        let nodes = self.nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        write!(f, "{scheme}://{}:***@{nodes}", percent_encode(&self.user))?;
         if self.vhost == "/" { Ok(()) } else { write!(f, "/{}", percent_encode(&self.vhost)) }
     }
 }
@@ -240,80 +204,24 @@ impl fmt::Debug for Address {
     }
 }
 
-impl Role {
-    /// The user of this role in the compose file; its password there is the same word.
-    #[must_use]
-    pub fn user(self) -> &'static str {
-        match self {
-            Self::Producer => "producer",
-            Self::Consumer => "consumer",
-            Self::Operator => "operator",
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Explicit => "given with --amqp-url",
-            Self::Environment => "in AMQP_URL",
-            Self::Default => "of the compose file (neither --amqp-url nor AMQP_URL is set)",
-        })
-    }
-}
-
-type Lookup<'a> = dyn Fn(&'static str) -> Result<Option<String>, AddressError> + 'a;
-
-fn password_from(variable: &Lookup<'_>) -> Result<Option<String>, AddressError> {
-    let Some(path) = variable("AMQP_PASSWORD_FILE")?.map(PathBuf::from) else {
-        return variable("AMQP_PASSWORD");
-    };
-    match fs::read_to_string(&path) {
-        // Editors and `echo` end a file with a newline that is not part of the password.
-        Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
-        Err(source) => Err(AddressError::PasswordFile { path, source }),
-    }
+/// The settings of TLS as a URL's query, as they are read from one.
+fn tls_query(settings: &TlsSettings) -> String {
+    let path = |path: &Path| percent_encode(&path.to_string_lossy());
+    let client = settings.client();
+    let pairs = [
+        ("cacertfile", settings.ca_file().map(path)),
+        ("certfile", client.map(|client| path(&client.certificate))),
+        ("keyfile", client.map(|client| path(&client.key))),
+        ("server_name_indication", settings.server_name().map(percent_encode)),
+    ];
+    let pairs: Vec<String> =
+        pairs.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name}={value}"))).collect();
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn resolve(role: Role, explicit: Option<&str>, env: &[(&str, &str)]) -> Result<Address, AddressError> {
-        Address::resolve(role, explicit, &|name| Ok(env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())))
-    }
-
-    #[test]
-    fn with_nothing_said_each_role_goes_to_localhost_under_its_own_user_and_knows_it() {
-        let address = resolve(Role::Producer, None, &[]).unwrap();
-        assert_eq!((address.host(), address.port(), address.vhost()), ("localhost", 5672, "/"));
-        assert_eq!((address.user(), address.password.as_str()), ("producer", "producer"));
-        assert_eq!(address.source(), Source::Default);
-        assert_eq!(resolve(Role::Consumer, None, &[]).unwrap().user(), "consumer");
-    }
-
-    #[test]
-    fn what_the_caller_names_wins_over_the_environment() {
-        let env = [("AMQP_URL", "amqp://e:e@env")];
-        assert_eq!(resolve(Role::Producer, Some("amqp://a:a@arg"), &env).unwrap().host(), "arg");
-        assert_eq!(resolve(Role::Producer, None, &env).unwrap().source(), Source::Environment);
-    }
-
-    #[test]
-    fn the_password_comes_from_the_url_then_the_file_then_the_variable() {
-        let file = std::env::temp_dir().join(format!("correio-password-{}", std::process::id()));
-        fs::write(&file, "from file\n").unwrap();
-        let env = [("AMQP_PASSWORD_FILE", file.to_str().unwrap()), ("AMQP_PASSWORD", "from variable")];
-        let password = |url, env: &[_]| resolve(Role::Producer, Some(url), env).unwrap().password;
-        assert_eq!(password("amqp://u:url@h", &env), "url");
-        assert_eq!(password("amqp://u@h", &env), "from file");
-        assert_eq!(password("amqp://u@h", &env[1..]), "from variable");
-        fs::remove_file(&file).unwrap();
-        let gone = resolve(Role::Producer, Some("amqp://u@h"), &env).unwrap_err();
-        assert!(gone.to_string().contains(file.to_str().unwrap()), "{gone}");
-        let none = resolve(Role::Producer, Some("amqp://u@h"), &[]).unwrap_err().to_string();
-        assert!(none.contains("“u”") && none.contains("AMQP_PASSWORD_FILE"), "{none}");
-    }
 
     #[test]
     fn a_password_is_printed_by_nothing() {
@@ -336,11 +244,39 @@ mod tests {
     }
 
     #[test]
+    fn all_nodes_are_shown_and_each_has_its_turn() {
+        let address = Address::parse("amqp://u:p@one,[::2]:2,three:3/v").unwrap();
+        assert_eq!(address.to_string(), "amqp://u:***@one:5672,[::2]:2,three:3/v");
+        assert_eq!((address.host(), address.port()), ("one", 5672));
+        let turns: Vec<String> = (0..4).map(|turn| address.at_node(turn).to_string()).collect();
+        let at = |node| format!("amqp://u:***@{node}/v");
+        assert_eq!(turns, [at("one:5672"), at("[::2]:2"), at("three:3"), at("one:5672")]);
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn a_url_with_tls_reads_back_as_the_same_address() {
+        let settings = TlsSettings::new()
+            .with_ca_file("/a b/c&d.pem")
+            .with_client_certificate("/cert.pem", "/key.pem")
+            .with_server_name("broker.example");
+        for settings in [TlsSettings::new(), settings] {
+            let address = Address::new("h", 5671, "u", "p").with_tls(settings);
+            assert!(address.to_string().starts_with("amqps://u:***@h:5671"), "{address}");
+            assert_eq!(Address::parse(&address.url_with_password()).unwrap(), address);
+        }
+    }
+
+    #[test]
     fn the_url_for_a_child_process_reads_back_as_the_same_address() {
         for address in
             [Address::new("localhost", 5672, "u", "p"), Address::new("::1", 1, "ü@:/", "a b%#?/@:").with_vhost("a/b")]
         {
-            assert_eq!(Address::parse(&address.url_with_password()).unwrap(), address);
+            let nodes = [NodeAddress::new("::2", 2), NodeAddress::new("three", 3)];
+            let several = address.clone().with_nodes(nodes);
+            for address in [address, several] {
+                assert_eq!(Address::parse(&address.url_with_password()).unwrap(), address);
+            }
         }
     }
 }

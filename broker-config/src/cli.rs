@@ -10,7 +10,7 @@ use tracing_subscriber::{
     EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
-use crate::address::{Address, AddressError, Role};
+use crate::{address::Address, address_error::AddressError, address_source::Role};
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,10 @@ pub enum Exit {
 /// Which broker, on every command line.
 #[derive(Clone, clap::Args)]
 pub struct BrokerArgs {
-    /// The broker, as `amqp://USER:PASSWORD@HOST:PORT/VHOST`; port and virtual host may be left out.
+    /// The broker, as `amqp://USER:PASSWORD@HOST:PORT/VHOST`; port and virtual host may be left out, more hosts may follow
+    /// after commas, and `amqps://` is with TLS.
     ///
+    /// The parameters of amqps:// are cacertfile, certfile, keyfile and server_name_indication (`?cacertfile=ca.pem&…`).
     /// Without it, the environment variable AMQP_URL; without both, localhost under the program's own user, as in
     /// docker-compose.yml. A password is better not on a command line, where others can read it: leave it out of
     /// the URL and put its file's name into AMQP_PASSWORD_FILE, or itself into AMQP_PASSWORD.

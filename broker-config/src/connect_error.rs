@@ -1,10 +1,10 @@
 //! Why there is no connection, in words that say what to do.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use lapin::ErrorKind;
 
-use crate::{address::Address, declare::DeclareError, reply::ReplyCause};
+use crate::{address::Address, declare::DeclareError, reply::ReplyCause, tls_error::TlsError, transport::tls_meaning};
 
 /// Why there is no connection or channel. Addresses in it show no password.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum ConnectError {
     /// Something answers there, and it is no broker, or one that is just starting or stopping.
     #[error(
         "the other side at {address} ended the handshake, or does not speak AMQP 0-9-1. Is it the AMQP port (5672; \
-         15672 is the dashboard's, 5671 that of TLS)? A broker that is starting or stopping answers like this too"
+         15672 is the dashboard's, 5671 that of TLS, for which the URL begins with amqps)? A broker that is starting or stopping answers like this too"
     )]
     NotAmqp {
         /// Where.
@@ -40,6 +40,25 @@ pub enum ConnectError {
         address: String,
         /// Who.
         user: String,
+    },
+    /// The file with the password cannot be read.
+    #[error("the password for {address} cannot be read from the file {}: {source}", .path.display())]
+    PasswordFile {
+        /// Where it is for.
+        address: String,
+        /// The file's name.
+        path: PathBuf,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// TLS with the broker did not come about.
+    #[error("no TLS with {address}: {cause}")]
+    Tls {
+        /// Where.
+        address: String,
+        /// Why.
+        #[source]
+        cause: Box<TlsError>,
     },
     /// The virtual host is not there, or not for this user.
     #[error(
@@ -98,6 +117,8 @@ pub enum Step {
     WaitForConnection,
     /// TCP and AMQP handshake.
     Connect,
+    /// The handshake of TLS between the two.
+    Tls,
     /// The check of a connection that was given back.
     Recycle,
     /// The opening of a channel.
@@ -117,19 +138,34 @@ pub enum Step {
 }
 
 impl ConnectError {
-    /// Whether trying again without changing anything is hopeless: wrong credentials, wrong virtual host, closed by
-    /// the owner.
+    /// Whether trying again without changing anything is hopeless: wrong credentials, a wrong certificate, wrong virtual host,
+    /// closed by the owner.
     ///
     /// Said of a first attempt. Who was connected before may have met a limit of the user's or the virtual host's,
     /// for which the broker has the same code (530) as for one that is not there.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Credentials { .. } | Self::Vhost { .. } | Self::ShutDown => true,
+            Self::Credentials { .. } | Self::PasswordFile { .. } | Self::Vhost { .. } | Self::ShutDown => true,
+            Self::Tls { cause, .. } => cause.is_permanent(),
             Self::Refused { cause, .. } => cause.is_permanent(),
             Self::NotDeclared(error) => error.is_permanent(),
             Self::NoBroker { .. } | Self::NotAmqp { .. } | Self::TimedOut { .. } | Self::Closed { .. } => false,
         }
+    }
+
+    /// Whether it is the password, or a certificate, that is refused or cannot be read: what is borne only for a while by
+    /// who was connected before ([`Patience`](crate::Patience)).
+    pub(crate) fn is_refused_login(&self) -> bool {
+        match self {
+            Self::Credentials { .. } | Self::PasswordFile { .. } => true,
+            Self::Tls { cause, .. } => cause.is_permanent(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn tls(address: &Address, cause: TlsError) -> Self {
+        Self::Tls { address: address.to_string(), cause: Box::new(cause) }
     }
 
     pub(crate) fn no_broker(address: &Address, source: Arc<io::Error>) -> Self {
@@ -145,12 +181,15 @@ impl ConnectError {
         let place = address.to_string();
         let cause = match error.kind() {
             ErrorKind::IOError(source) => {
+                if let Some(cause) = tls_meaning(source, address) {
+                    return Self::tls(address, cause);
+                }
                 return match source.kind() {
                     io::ErrorKind::TimedOut => {
                         Self::TimedOut { step: Step::Connect, after: connect_timeout, address: place }
                     }
-                    // What lapin makes of an end of the stream before the handshake's.
-                    io::ErrorKind::ConnectionAborted => Self::not_amqp(address),
+                    // What lapin, and TLS, make of an end of the stream before the handshake's.
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::UnexpectedEof => Self::not_amqp(address),
                     _ => Self::no_broker(address, source.clone()),
                 };
             }
@@ -182,6 +221,7 @@ impl std::fmt::Display for Step {
         f.write_str(match self {
             Self::WaitForConnection => "waiting for a free connection",
             Self::Connect => "connecting",
+            Self::Tls => "agreeing on TLS",
             Self::Recycle => "checking a used connection",
             Self::OpenChannel => "opening a channel",
             Self::Declare => "declaring",

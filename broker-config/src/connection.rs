@@ -55,6 +55,9 @@ pub struct ConnectionSettings {
 }
 
 /// Connections to one broker, made when asked for.
+///
+/// Each new connection is tried at the next node of the address, beginning with the first: a dead one costs one attempt.
+/// The password file and the files of TLS, if there are any, are read anew for each.
 pub struct Connections {
     address: Address,
     settings: ConnectionSettings,
@@ -133,7 +136,7 @@ impl Connections {
     /// Leases a connection, made if there is none, and opens a fresh channel on it.
     ///
     /// It waits at most for the sum of the wait, connect and channel timeouts, on a new connection for one more channel timeout
-    /// for each item that is declared on it, and tries once: see [`Backoff`](crate::Backoff) for trying again.
+    /// for each item that is declared on it, and tries once, at one node: see [`Backoff`](crate::Backoff) for trying again.
     ///
     /// # Errors
     ///
@@ -143,28 +146,24 @@ impl Connections {
     ///
     /// Cancel safe: a connection that is being made is abandoned, and ends by its own deadline.
     pub async fn channel(&self) -> Result<LeasedChannel, ConnectError> {
-        let lease = self.pool().await.get().await.map_err(|e| self.explain(&e))?;
+        let lease = self.pool().await.get().await.map_err(|e| self.explain(e))?;
         let is_new = Object::metrics(&lease).recycle_count == 0;
-        let leased = match bounded(
-            Step::OpenChannel,
-            self.settings.channel_timeout,
-            &self.address,
-            lease.create_channel(),
-        )
-        .await
-        {
-            Ok(channel) => LeasedChannel {
-                channel,
-                lease: Some(lease),
-                address: self.address.clone(),
-                channel_timeout: self.settings.channel_timeout,
-            },
-            Err(error) => {
-                // A connection on which no channel opens is no good to anybody.
-                drop(Object::take(lease));
-                return Err(error);
-            }
-        };
+        let leased =
+            match bounded(Step::OpenChannel, self.settings.channel_timeout, lease.address(), lease.create_channel())
+                .await
+            {
+                Ok(channel) => LeasedChannel {
+                    channel,
+                    address: lease.address().clone(),
+                    lease: Some(lease),
+                    channel_timeout: self.settings.channel_timeout,
+                },
+                Err(error) => {
+                    // A connection on which no channel opens is no good to anybody.
+                    drop(Object::take(lease));
+                    return Err(error);
+                }
+            };
         if is_new && let Some(topology) = &self.topology {
             declare_all(&leased, topology).await.map_err(|error| match error {
                 DeclareError::Connect(error) => error,
@@ -231,9 +230,8 @@ impl Connections {
         pool.close();
         for connection in idle {
             let closing = connection.close(REPLY_SUCCESS, "OK".into());
-            if let Err(error) =
-                bounded(Step::CloseConnection, self.settings.channel_timeout, &self.address, closing).await
-            {
+            let within = self.settings.channel_timeout;
+            if let Err(error) = bounded(Step::CloseConnection, within, connection.address(), closing).await {
                 tracing::debug!(%error, "a connection that was given up anyway");
             }
         }
@@ -249,7 +247,7 @@ impl Connections {
         Pool::builder(dialer)
             .max_size(self.settings.at_most.clamp(1, 4))
             .wait_timeout(Some(self.settings.wait_timeout))
-            .create_timeout(Some(self.connect_timeout()))
+            // Making a connection is bounded by the dialer, which knows the node and the step.
             .recycle_timeout(Some(self.settings.channel_timeout))
             .runtime(Runtime::Tokio1)
             .build()
@@ -260,10 +258,10 @@ impl Connections {
         self.address.connect_timeout().unwrap_or(self.settings.connect_timeout)
     }
 
-    fn explain(&self, error: &PoolError<lapin::Error>) -> ConnectError {
+    fn explain(&self, error: PoolError<ConnectError>) -> ConnectError {
         let timed_out = |step, after| ConnectError::TimedOut { step, after, address: self.address.to_string() };
         match error {
-            PoolError::Backend(error) => ConnectError::of_handshake(error, &self.address, self.connect_timeout()),
+            PoolError::Backend(error) => error,
             PoolError::Timeout(TimeoutType::Wait) => timed_out(Step::WaitForConnection, self.settings.wait_timeout),
             PoolError::Timeout(TimeoutType::Create) => timed_out(Step::Connect, self.connect_timeout()),
             PoolError::Timeout(TimeoutType::Recycle) => timed_out(Step::Recycle, self.settings.channel_timeout),
@@ -301,7 +299,7 @@ impl LeasedChannel {
         self.connection().status().blocked()
     }
 
-    /// The broker's address.
+    /// The address of the node that it is on, alone.
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address

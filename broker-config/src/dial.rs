@@ -8,49 +8,96 @@ use std::{
     io,
     net::{Shutdown, TcpStream},
     ops::Deref,
-    os::fd::AsFd as _,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use async_rs::TokioRuntime;
+use async_rs::Runtime;
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use lapin::{
     AsyncTcpStream, Connection, ConnectionProperties,
     uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo},
 };
 
-use crate::address::Address;
+use crate::{
+    address::Address,
+    connect_error::{ConnectError, Step},
+    reactor::{self, Kit},
+    transport::{Transport, Until},
+};
 
-/// Makes connections to one address under one name.
+/// Makes connections to the nodes of one address in turn, under one name.
 pub(crate) struct Dialer {
-    uri: AMQPUri,
+    address: Address,
+    /// How many connections were tried: says whose turn it is.
+    tried: AtomicUsize,
     name: String,
+    heartbeat: Duration,
     connect_timeout: Duration,
 }
 
 impl Dialer {
     pub(crate) fn new(address: &Address, name: &str, heartbeat: Duration, connect_timeout: Duration) -> Self {
-        let seconds = heartbeat.as_secs().clamp(1, u16::MAX.into());
-        let uri = AMQPUri {
+        Self { address: address.clone(), tried: AtomicUsize::new(0), name: name.to_owned(), heartbeat, connect_timeout }
+    }
+
+    /// The address of the node whose turn it is, alone.
+    fn next_node(&self) -> Address {
+        self.address.at_node(self.tried.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn dial(&self) -> Result<Dialed, ConnectError> {
+        let address = self.next_node();
+        let until = Until::after(self.connect_timeout);
+        let uri = until.bound(Step::Connect, &address, self.uri(&address)).await??;
+        let transport = Transport::open(&address, until).await?;
+        // From here on the stream is lapin's thread's. This shuts it when the handshake is given up, so that the thread reads the
+        // end of the stream and ends too.
+        let socket = transport.socket().map_err(|error| ConnectError::no_broker(&address, Arc::new(error)))?;
+        let socket = ShutWhenDropped(socket);
+        let properties = ConnectionProperties::default().with_connection_name(self.name.as_str().into());
+        let connecting = Connection::connector(uri, reactor::current(), once(transport), properties);
+        let connection = until
+            .bound(Step::Connect, &address, connecting)
+            .await?
+            .map_err(|error| ConnectError::of_handshake(&error, &address, self.connect_timeout))?;
+        Ok(Dialed { _socket: socket, connection, address })
+    }
+
+    /// lapin's form of it, with the password as it is now.
+    async fn uri(&self, address: &Address) -> Result<AMQPUri, ConnectError> {
+        let seconds = self.heartbeat.as_secs().clamp(1, u16::MAX.into());
+        Ok(AMQPUri {
+            // Of no account: TLS is made here.
             scheme: AMQPScheme::AMQP,
             authority: AMQPAuthority {
-                userinfo: AMQPUserInfo { username: address.user().to_owned(), password: address.password().to_owned() },
+                userinfo: AMQPUserInfo { username: address.user().to_owned(), password: address.password_now().await? },
                 host: address.host().to_owned(),
                 port: address.port(),
             },
             vhost: address.vhost().to_owned(),
             query: AMQPQueryString { heartbeat: u16::try_from(seconds).ok(), ..AMQPQueryString::default() },
-        };
-        Self { uri, name: name.to_owned(), connect_timeout }
+        })
     }
 }
 
 /// A connection and its socket. Dropped, it ends at once, whatever is still queued on it: lapin alone would keep its
 /// thread, its socket and what it holds for as long as a blocked or frozen broker does not read.
 pub(crate) struct Dialed {
+    // First, so that it is dropped first.
+    _socket: ShutWhenDropped,
     connection: Connection,
-    socket: Option<TcpStream>,
+    address: Address,
+}
+
+impl Dialed {
+    /// The address of the node that it is to, alone.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
 }
 
 impl Deref for Dialed {
@@ -61,92 +108,37 @@ impl Deref for Dialed {
     }
 }
 
-impl Drop for Dialed {
-    fn drop(&mut self) {
-        if let Some(socket) = &self.socket {
-            // It fails only if it has ended already, as after a polite close.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-}
-
 impl Manager for Dialer {
     type Type = Dialed;
-    type Error = lapin::Error;
+    type Error = ConnectError;
 
-    async fn create(&self) -> Result<Dialed, lapin::Error> {
-        let handshake = Handshake::default();
-        let (socket, connect_timeout) = (handshake.socket.clone(), self.connect_timeout);
-        let connect = async move |uri: AMQPUri, runtime: TokioRuntime| {
-            let place = runtime.to_socket_addrs((uri.authority.host, uri.authority.port));
-            let stream = tokio::time::timeout(connect_timeout, AsyncTcpStream::connect(&runtime, place))
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-            if let AsyncTcpStream::Plain(stream) = &stream {
-                socket.on_connected(stream.get_ref().as_fd().try_clone_to_owned()?.into())?;
-            }
-            Ok(stream)
-        };
-        let properties = ConnectionProperties::default().with_connection_name(self.name.as_str().into());
-        let runtime = TokioRuntime::tokio_current();
-        let connection = Connection::connector(self.uri.clone(), runtime, connect, properties).await?;
-        Ok(Dialed { connection, socket: handshake.socket.on_done() })
+    fn create(&self) -> impl Future<Output = Result<Dialed, ConnectError>> + Send {
+        // On the heap: a handshake is large, and whoever leases a channel would carry it.
+        Box::pin(self.dial())
     }
 
-    async fn recycle(&self, connection: &mut Dialed, _: &Metrics) -> RecycleResult<lapin::Error> {
+    async fn recycle(&self, connection: &mut Dialed, _: &Metrics) -> RecycleResult<ConnectError> {
         if connection.status().connected() { Ok(()) } else { Err(RecycleError::message("the connection has ended")) }
     }
 }
 
-/// A handshake under way. Dropped before it is done, which is how a deadline ends it, it shuts the socket, so that
-/// lapin's thread reads the end of the stream and ends too.
-#[derive(Default)]
-struct Handshake {
-    socket: Arc<Socket>,
-}
-
-#[derive(Default)]
-struct Socket(Mutex<State>);
-
-#[derive(Default)]
-enum State {
-    #[default]
-    Connecting,
-    Connected(TcpStream),
-    Done,
-    Abandoned,
-}
-
-impl Socket {
-    fn on_connected(&self, socket: TcpStream) -> io::Result<()> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*state, State::Abandoned) {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        *state = State::Connected(socket);
-        Ok(())
-    }
-
-    fn on_done(&self) -> Option<TcpStream> {
-        match std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), State::Done) {
-            State::Connected(socket) => Some(socket),
-            State::Connecting | State::Done | State::Abandoned => None,
-        }
-    }
-
-    fn on_abandoned(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Connected(socket) = std::mem::replace(&mut *state, State::Abandoned) {
-            // It fails only if the other side has ended it already.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
+/// Hands the stream out once. lapin asks again when it ends before the broker has said a word, and is told that it is over.
+fn once(
+    transport: Transport,
+) -> impl AsyncFn(AMQPUri, Runtime<Kit>) -> lapin::Result<AsyncTcpStream<Transport>> + Send + Sync + 'static {
+    let transport = Mutex::new(Some(transport));
+    async move |_, _| {
+        let transport = transport.lock().unwrap_or_else(PoisonError::into_inner).take();
+        transport.map(AsyncTcpStream::Plain).ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted).into())
     }
 }
 
-impl Drop for Handshake {
+/// A handle on a socket that ends it, whoever else has one.
+struct ShutWhenDropped(TcpStream);
+
+impl Drop for ShutWhenDropped {
     fn drop(&mut self) {
-        if !matches!(*self.socket.0.lock().unwrap_or_else(PoisonError::into_inner), State::Done) {
-            self.socket.on_abandoned();
-        }
+        // It fails only if it has ended already, as after a polite close.
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }

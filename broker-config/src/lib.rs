@@ -7,6 +7,9 @@
 //!   [`ConnectError`] and [`ReplyCause`] say what went wrong and what to do.
 
 mod address;
+mod address_error;
+mod address_source;
+mod amqp_query;
 mod amqp_url;
 mod backoff;
 mod check;
@@ -20,17 +23,29 @@ mod delay;
 mod dial;
 mod exchange;
 mod item;
+mod node_address;
 mod own_queue;
+mod password;
+mod patience;
+mod percent;
 mod queue;
+mod reactor;
 mod reply;
 mod server_version;
+mod tls;
+#[cfg(feature = "tls")]
+mod tls_client;
+mod tls_error;
 mod topology;
+mod transport;
 mod upkeep;
 #[doc(hidden)]
 pub mod wire;
 mod work_queue;
 
-pub use address::{Address, AddressError, Role, Source};
+pub use address::Address;
+pub use address_error::AddressError;
+pub use address_source::{Role, Source};
 pub use amqp_url::UrlError;
 pub use backoff::Backoff;
 pub use check::{CheckError, Checked, Finding, check};
@@ -40,10 +55,14 @@ pub use declare::{DeclareError, apply};
 pub use delay::{InvalidDelay, delay_name, parse_delay};
 pub use exchange::{ExchangeKind, kind_of};
 pub use item::Item;
+pub use node_address::NodeAddress;
 pub use own_queue::{OwnQueue, OwnQueueError};
+pub use patience::Patience;
 pub use queue::{Argument, DeadLettering, Queue};
 pub use reply::{ReplyCause, ReplyScope};
 pub use server_version::ServerVersion;
+pub use tls::TlsSettings;
+pub use tls_error::{TlsError, TlsFile};
 pub use topology::{Binding, Topology};
 pub use upkeep::{Presence, delete, delete_all_but_letters, ensure, renew};
 pub use work_queue::{

@@ -3,18 +3,18 @@
 //! A broker introduces itself before it asks for a login (`connection.start`, AMQP 0-9-1 section 1.4.2.1). lapin keeps
 //! that to itself, so this asks on a short connection of its own; the broker logs that it was left.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use lapin::types::{AMQPValue, parsing::parse_field_table};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::timeout,
+    time::Instant,
 };
 
 use crate::{
     address::Address,
     connect_error::{ConnectError, Step},
+    transport::{Transport, Until, tls_meaning},
 };
 
 /// A broker's product and version.
@@ -27,22 +27,41 @@ pub struct ServerVersion {
 }
 
 impl ServerVersion {
-    /// Asks the broker, which needs no login.
+    /// Asks the broker, which needs no login: one node after the other until one answers, each within an equal part of what is
+    /// left of the time.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if nobody answers in time, or not in AMQP 0-9-1.
+    /// [`ConnectError`], that of the last node, if nobody answers in time, or not in AMQP 0-9-1.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn ask(address: &Address, within: std::time::Duration) -> Result<Self, ConnectError> {
-        match timeout(within, introduction(address)).await {
-            Ok(Ok(start)) => Self::in_start(&start).ok_or_else(|| ConnectError::not_amqp(address)),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(ConnectError::not_amqp(address)),
-            Ok(Err(error)) => Err(ConnectError::no_broker(address, Arc::new(error))),
-            Err(_) => Err(ConnectError::TimedOut { step: Step::Connect, after: within, address: address.to_string() }),
+    pub async fn ask(address: &Address, within: Duration) -> Result<Self, ConnectError> {
+        let until = Instant::now() + within;
+        let count = address.nodes().len();
+        let mut turn = 0;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let part = left / u32::try_from(count - turn).unwrap_or(u32::MAX);
+            match Box::pin(Self::ask_node(&address.at_node(turn), part)).await {
+                Err(error) if turn + 1 < count => tracing::debug!(%error, "no version from this node, asking the next"),
+                answer => return answer,
+            }
+            turn += 1;
         }
+    }
+
+    async fn ask_node(address: &Address, within: Duration) -> Result<Self, ConnectError> {
+        let until = Until::after(within);
+        let transport = Transport::open(address, until).await?;
+        let answer = until.bound(Step::Connect, address, introduction(transport)).await?;
+        let start = answer.map_err(|error| match tls_meaning(&error, address) {
+            Some(cause) => ConnectError::tls(address, cause),
+            None if error.kind() == io::ErrorKind::InvalidData => ConnectError::not_amqp(address),
+            None => ConnectError::no_broker(address, Arc::new(error)),
+        })?;
+        Self::in_start(&start).ok_or_else(|| ConnectError::not_amqp(address))
     }
 
     /// The major and minor number; `None` if the broker writes its version in no known way.
@@ -73,9 +92,9 @@ impl fmt::Display for ServerVersion {
 }
 
 /// The payload of the first frame that the broker sends.
-async fn introduction(address: &Address) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect((address.host(), address.port())).await?;
+async fn introduction(mut stream: Transport) -> io::Result<Vec<u8>> {
     stream.write_all(PROTOCOL_HEADER).await?;
+    stream.flush().await?;
     let mut head = [0; 7];
     stream.read_exact(&mut head).await.map_err(cut_short)?;
     let [kind, channel @ .., a, b, c, d] = head;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use correio_broker_config::{
-    Address, Backoff, ConnectionSettings, Connections, OwnQueue, Presence, Purpose, Topology, delete,
+    Address, Backoff, ConnectionSettings, Connections, OwnQueue, Patience, Presence, Purpose, Topology, delete,
     delete_all_but_letters, ensure, renew,
 };
 use correio_message::ShortText;
@@ -106,8 +106,9 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`ConsumeError`] if it cannot begin (no broker within the connect deadline, a refused login, no such queue), or if
-    /// a message failed for good and there is nowhere to park it.
+    /// [`ConsumeError`] if it cannot begin (no broker within the connect deadline, a refused login, no such queue), if after a
+    /// loss its login or certificate is refused for longer than a [`Patience`], or if a message failed for good and there is
+    /// nowhere to park it.
     ///
     /// # Cancel safety
     ///
@@ -248,7 +249,7 @@ impl Consumer {
         }
     }
 
-    /// The next subscription; `None` when the consumer is asked to stop before there is one.
+    /// The next subscription; `None` when the consumer is asked to stop before there is one, or is not let in any more.
     async fn next_link(
         &self,
         connections: &Connections,
@@ -262,29 +263,34 @@ impl Consumer {
                 sleep(backoff.next_delay()).await;
             }
             let mut is_there = is_first;
+            let mut patience = Patience::with(connections.address());
             loop {
                 // What was there when the consumer began may be gone when it subscribes.
                 match self.subscribe(connections, std::mem::take(&mut is_there)).await {
-                    Ok(link) => return link,
+                    Ok(link) => return Ok(link),
                     Err(error) => {
-                        let pause = backoff.next_delay();
                         let queue = &self.settings.queue;
-                        let error = match &error {
-                            SubscribeError::Connect(error) => error.to_string(),
-                            other => other.to_string(),
-                        };
-                        tracing::warn!(%queue, error, ?pause, "not subscribed, trying again");
+                        if let Some(refused) = error.of_connecting() {
+                            patience.on_failure(refused);
+                            if patience.is_over() {
+                                tracing::error!(%queue, %error, "the broker has not let the consumer in for too long: it ends");
+                                return Err(ConsumeError::Connect(refused.clone()));
+                            }
+                        }
+                        let pause = backoff.next_delay();
+                        tracing::warn!(%queue, %error, ?pause, "not subscribed, trying again");
                         sleep(pause).await;
                     }
                 }
             }
         };
-        tokio::select! {
-            link = subscribing => Some(link),
-            () = stop.cancelled() => None,
+        let linked = tokio::select! {
+            linked = subscribing => linked,
+            () = stop.cancelled() => return None,
             // Messages acknowledged on receipt are handled meanwhile.
-            () = subscription.without_channel_until(|_| false) => None,
-        }
+            () = subscription.without_channel_until(|_| false) => return None,
+        };
+        linked.map_err(|failure| subscription.failure.get_or_insert(failure)).ok()
     }
 
     async fn subscribe(&self, connections: &Connections, is_there: bool) -> Result<Subscribed, SubscribeError> {

@@ -47,7 +47,9 @@ mod telemetry;
 mod work;
 
 pub use bytes::Bytes;
-pub use correio_broker_config::{Address, ConnectError, DeclareError, Role, Topology, WorkQueue};
+pub use correio_broker_config::{
+    Address, ConnectError, DeclareError, NodeAddress, Role, TlsError, TlsFile, TlsSettings, Topology, WorkQueue,
+};
 pub use correio_guarantees::{Admission, Failure, GapPolicy, HandledId, InvalidSchedule, RetrySchedule, Verdict};
 pub use correio_message::{
     Headers, InvalidAddress, Json, Key, Message, MessageId, Original, ReplyError, Sequence, ShortText,

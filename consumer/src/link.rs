@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use correio_broker_config::{Connections, LeasedChannel, ReplyCause, host_name, wire};
+use correio_broker_config::{ConnectError, Connections, DeclareError, LeasedChannel, ReplyCause, host_name, wire};
 use correio_guarantees::Ack;
 use correio_message::{Envelope, Route, ShortText};
 use futures_util::{FutureExt, StreamExt};
@@ -49,17 +49,31 @@ pub(crate) struct Subscribed {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SubscribeError {
     #[error(transparent)]
-    Connect(#[from] correio_broker_config::ConnectError),
+    Connect(#[from] ConnectError),
     #[error(transparent)]
-    Declare(Box<correio_broker_config::DeclareError>),
+    Declare(Box<DeclareError>),
     #[error("{step}: {cause}")]
     Refused { step: &'static str, cause: ReplyCause },
     #[error("{step} took longer than {STEP_DEADLINE:?}")]
     TimedOut { step: &'static str },
 }
 
-impl From<correio_broker_config::DeclareError> for SubscribeError {
-    fn from(error: correio_broker_config::DeclareError) -> Self {
+impl SubscribeError {
+    /// The error of connecting that it is, if it is one.
+    pub(crate) fn of_connecting(&self) -> Option<&ConnectError> {
+        match self {
+            Self::Connect(error) => Some(error),
+            Self::Declare(error) => match &**error {
+                DeclareError::Connect(error) => Some(error),
+                _ => None,
+            },
+            Self::Refused { .. } | Self::TimedOut { .. } => None,
+        }
+    }
+}
+
+impl From<DeclareError> for SubscribeError {
+    fn from(error: DeclareError) -> Self {
         Self::Declare(Box::new(error))
     }
 }

@@ -173,12 +173,11 @@ impl Pipeline {
             }
         };
         match envelope.decode() {
+            // It takes its turn as a message does: acknowledged before those in front of it, it would be gone when they come again.
             Ok(decoded) if decoded.is_marker => {
-                self.counts.markers(1);
-                if let Some(sequence) = &decoded.message.sequence {
-                    self.order.on_filled(sequence, now.at);
-                }
-                self.acknowledge(owed, now.at);
+                let received = Arc::new(Received { decoded, redelivered });
+                let ticket = self.hold(owed, envelope, Some(Arc::clone(&received)), None);
+                self.order.on_delivery(ticket, &received.decoded.message, 0, now.at);
             }
             Ok(decoded) => self.on_readable(owed, redelivered, envelope, decoded, now),
             Err(error) => {

@@ -180,15 +180,24 @@ impl<M> ConfirmWindow<M> {
         self.live_entry(publish.0).map(|entry| (publish, &entry.message))
     }
 
-    /// Takes out the first of those that wait to be sent again, because it is known to be what ended the channel, and says
-    /// how often it was sent. It ends without a pronouncement: the shell says what happened.
-    pub fn withdraw_first(&mut self) -> Option<(MessageId, M, u32)> {
-        let (order, entry) = self.to_resend.pop_first()?;
-        self.ids.remove(&entry.id);
+    /// The next message to send again.
+    #[must_use]
+    pub fn first_waiting(&self) -> Option<&MessageId> {
+        self.to_resend.first_key_value().map(|(_, entry)| &entry.id)
+    }
+
+    /// Takes a message out that waits to be sent again, because it is known to be what ended the channel, and says how often
+    /// it was sent. It ends without a pronouncement: the shell says what happened.
+    pub fn withdraw(&mut self, id: &MessageId) -> Option<(M, u32)> {
+        let Some(Whereabouts::Waiting(order)) = self.ids.get(id).copied() else {
+            return None;
+        };
+        let entry = self.to_resend.remove(&order)?;
+        self.ids.remove(id);
         self.deadlines.remove(&(entry.deadline, Whereabouts::Waiting(order)));
         self.held -= 1;
         self.held_bytes -= entry.bytes;
-        Some((entry.id, entry.message, entry.tries))
+        Some((entry.message, entry.tries))
     }
 
     /// How many messages wait to be sent again.

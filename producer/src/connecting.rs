@@ -1,25 +1,31 @@
 //! Reaching the broker, again and again, and understanding why a channel ended.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
-use correio_broker_config::{Backoff, Connections, LeasedChannel, ReplyCause};
+use correio_broker_config::{Backoff, ConnectError, Connections, LeasedChannel, Patience, ReplyCause};
 use tokio::time::sleep;
 
 /// How long one step with the broker may take.
 pub(crate) const STEP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Tries for as long as it is polled: after a loss even a refused login may be passing, on a broker that restarts.
-pub(crate) async fn next_channel(connections: Arc<Connections>) -> LeasedChannel {
+/// Tries until there is a channel. After a loss even a refused login may be passing, on a broker that restarts; one that is
+/// refused for too long is an error.
+pub(crate) async fn reconnect(connections: &Connections) -> Result<LeasedChannel, ConnectError> {
     let mut backoff = Backoff::new();
+    let mut patience = Patience::with(connections.address());
     loop {
-        match connections.channel().await {
-            Ok(channel) => return channel,
-            Err(error) => {
-                let pause = backoff.next_delay();
-                tracing::warn!(%error, ?pause, "the broker cannot be reached, trying again");
-                sleep(pause).await;
-            }
+        let error = match connections.channel().await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => error,
+        };
+        patience.on_failure(&error);
+        if patience.is_over() {
+            tracing::error!(%error, "the broker has let this program in no more for too long: it is not tried again");
+            return Err(error);
         }
+        let pause = backoff.next_delay();
+        tracing::warn!(%error, ?pause, "the broker cannot be reached, trying again");
+        sleep(pause).await;
     }
 }
 

@@ -90,7 +90,7 @@ pub enum SendFailure {
         /// How long it waited for room.
         waited: Duration,
     },
-    /// The producer was closed.
+    /// The producer was closed, or its broker has refused it for too long after a loss (wrong credentials or certificate).
     #[error("the producer is closed")]
     Closed,
 }

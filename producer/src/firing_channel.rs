@@ -13,16 +13,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connecting::{Fault, next_channel},
+    connecting::{Fault, reconnect},
     counts::{Counters, one},
-    submission::Submission,
+    submission::{Entry, Submission},
 };
 
 /// Opened with the first `fire`. A confirm channel would keep every confirm nobody waits for (0.7 KB each), and
 /// `mandatory` would send back what nobody reads.
 pub(crate) struct FiringChannel {
     connections: Arc<Connections>,
-    submissions: mpsc::Receiver<Submission>,
+    submissions: mpsc::Receiver<Entry>,
     counters: Arc<Counters>,
     closing: CancellationToken,
     give_up: CancellationToken,
@@ -37,7 +37,7 @@ impl FiringChannel {
 
     pub(crate) fn new(
         connections: Arc<Connections>,
-        submissions: mpsc::Receiver<Submission>,
+        submissions: mpsc::Receiver<Entry>,
         counters: Arc<Counters>,
         closing: CancellationToken,
         give_up: CancellationToken,
@@ -83,14 +83,14 @@ impl FiringChannel {
     async fn connect(&self, pause: Duration) -> Option<LeasedChannel> {
         let connecting = async {
             sleep(pause).await;
-            next_channel(self.connections.clone()).await
+            reconnect(&self.connections).await
         };
         let closed_for_long = async {
             self.closing.cancelled().await;
             sleep(LAST_WAIT).await;
         };
         tokio::select! {
-            channel = connecting => Some(channel),
+            channel = connecting => channel.ok(),
             () = self.give_up.cancelled() => None,
             () = closed_for_long => None,
         }
@@ -111,9 +111,11 @@ impl FiringChannel {
                     one(&self.counters.fired);
                 }
                 next = self.submissions.recv(), if !over && writes.len() < Self::IN_FLIGHT => match next {
+                    // Nobody decides anything about what has no number.
+                    Some(Entry::Decision(_)) => {}
                     // Nobody wants it any more.
-                    Some(submission) if submission.is_expired(Instant::now()) => self.drop_counted(1),
-                    Some(submission) => {
+                    Some(Entry::Submission(submission)) if submission.is_expired(Instant::now()) => self.drop_counted(1),
+                    Some(Entry::Submission(submission)) => {
                         let mut write: Pin<Box<dyn Future<Output = _> + Send>> =
                             Box::pin(write(channel.clone(), submission));
                         // The first poll queues the frames: the wire keeps the callers' order.

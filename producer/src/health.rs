@@ -18,11 +18,36 @@ impl Health {
     /// Whether every channel is open, and the broker reads from each.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.open == self.channels && self.blocked == 0
+        self.channels > 0 && self.open == self.channels && self.blocked == 0
     }
 }
 
-/// One channel's share in it: what it says last counts, and nothing once it is dropped.
+/// The health of a producer's channels, now and whenever it changes.
+#[derive(Clone, Debug)]
+pub struct HealthWatch(watch::Receiver<Health>);
+
+impl HealthWatch {
+    pub(crate) fn of(health: &watch::Sender<Health>) -> Self {
+        Self(health.subscribe())
+    }
+
+    /// As it is now.
+    #[must_use]
+    pub fn now(&self) -> Health {
+        *self.0.borrow()
+    }
+
+    /// Waits until it is as wanted, at once if it is; `None` when the producer is gone and it will not become so.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn until(&mut self, wanted: impl FnMut(&Health) -> bool) -> Option<Health> {
+        self.0.wait_for(wanted).await.ok().map(|health| *health)
+    }
+}
+
+/// One channel's share in it. Dropped, it is not open any more.
 #[derive(Debug)]
 pub(crate) struct HealthReport {
     health: watch::Sender<Health>,
@@ -64,6 +89,5 @@ impl HealthReport {
 impl Drop for HealthReport {
     fn drop(&mut self) {
         self.set(false, false);
-        self.health.send_modify(|health| health.channels -= 1);
     }
 }

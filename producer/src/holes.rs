@@ -16,7 +16,9 @@ use crate::{publishing_channel::Held, submission::Answer};
 pub enum OnHole {
     /// The key stops: its further messages come back ([`SendFailure::KeyStopped`](crate::SendFailure::KeyStopped)) until the
     /// sender chooses [`resend`](crate::Producer::resend) or [`void`](crate::Producer::void). What was on its way already
-    /// still comes to its outcome. Until then the producer holds the message, and its room in the buffer.
+    /// still comes to its outcome. Until then the producer holds the message, and its room in the buffer:
+    /// [`holes`](crate::Producer::holes) says which there are. An event that nobody subscribed to is no hole
+    /// ([`Destination::wants_somebody`](crate::Destination::wants_somebody)). What is undecided when the producer closes is void.
     #[default]
     Stop,
     /// The number is declared void at once, and the key goes on: for senders that keep what failed and send it later as
@@ -26,7 +28,9 @@ pub enum OnHole {
 
 /// There is no hole of this id: the message was confirmed, or has no key, or has been decided upon.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no key waits for a decision about message {id}: it was confirmed, has no key, or is decided already")]
+#[error(
+    "no key waits for a decision about message {id}: it was confirmed, has no key, is decided already, or the producer is closed"
+)]
 pub struct NoSuchHole {
     /// The id that was asked for.
     pub id: MessageId,
@@ -52,8 +56,19 @@ pub(crate) enum Choice {
 pub(crate) struct HoleRegistry(Arc<Mutex<BTreeMap<MessageId, usize>>>);
 
 impl HoleRegistry {
-    pub(crate) fn on_hole(&self, id: MessageId, channel: usize) {
-        self.lock().insert(id, channel);
+    /// `false` if a message of this id has left a hole already, in another line: which of the two were meant could not be told.
+    pub(crate) fn on_hole(&self, id: &MessageId, channel: usize) -> bool {
+        let mut holes = self.lock();
+        let is_new = !holes.contains_key(id);
+        if is_new {
+            holes.insert(id.clone(), channel);
+        }
+        is_new
+    }
+
+    /// The channel that holds it.
+    pub(crate) fn channel_of(&self, id: &MessageId) -> Result<usize, NoSuchHole> {
+        self.lock().get(id).copied().ok_or_else(|| NoSuchHole { id: id.clone() })
     }
 
     /// Each hole is decided once.
@@ -61,30 +76,41 @@ impl HoleRegistry {
         self.lock().remove(id).ok_or_else(|| NoSuchHole { id: id.clone() })
     }
 
+    pub(crate) fn ids(&self) -> Vec<MessageId> {
+        self.lock().keys().cloned().collect()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<MessageId, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// A message that is not on its queue, and whose sender has not decided yet.
+pub(crate) struct Hole {
+    pub(crate) held: Held,
+    /// Whether anybody may be waiting for it where it was sent to.
+    pub(crate) wants_marker: bool,
+}
+
 /// The holes of one channel.
 #[derive(Default)]
 pub(crate) struct Holes {
-    held: BTreeMap<MessageId, Held>,
+    held: BTreeMap<MessageId, Hole>,
     /// By key, the messages that stop it.
     stopped: BTreeMap<Route, BTreeMap<Key, BTreeSet<MessageId>>>,
 }
 
 impl Holes {
     /// The key of this message stops.
-    pub(crate) fn stop(&mut self, id: MessageId, held: Held) {
-        if let Some(sequence) = &held.sequence {
-            let keys = self.stopped.entry(held.envelope.route.clone()).or_default();
+    pub(crate) fn stop(&mut self, id: MessageId, hole: Hole) {
+        if let Some(sequence) = &hole.held.sequence {
+            let keys = self.stopped.entry(hole.held.envelope.route.clone()).or_default();
             keys.entry(sequence.line.key.clone()).or_default().insert(id.clone());
         }
-        self.held.insert(id, held);
+        self.held.insert(id, hole);
     }
 
-    /// The message by which the key is stopped, the oldest of several.
+    /// A message by which the key is stopped.
     pub(crate) fn stopped_by(&self, route: &Route, key: &Key) -> Option<&MessageId> {
         self.stopped.get(route)?.get(key)?.first()
     }
@@ -94,8 +120,9 @@ impl Holes {
     }
 
     /// It is decided: its key goes on if nothing else stops it.
-    pub(crate) fn take(&mut self, id: &MessageId) -> Option<Held> {
-        let held = self.held.remove(id)?;
+    pub(crate) fn take(&mut self, id: &MessageId) -> Option<Hole> {
+        let hole = self.held.remove(id)?;
+        let held = &hole.held;
         if let (Some(keys), Some(sequence)) = (self.stopped.get_mut(&held.envelope.route), &held.sequence) {
             if let Some(ids) = keys.get_mut(&sequence.line.key) {
                 ids.remove(id);
@@ -107,6 +134,12 @@ impl Holes {
                 self.stopped.remove(&held.envelope.route);
             }
         }
-        Some(held)
+        Some(hole)
+    }
+
+    /// All of them, undecided.
+    pub(crate) fn take_all(&mut self) -> BTreeMap<MessageId, Hole> {
+        self.stopped.clear();
+        std::mem::take(&mut self.held)
     }
 }

@@ -78,7 +78,9 @@ mod submission;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use correio_broker_config::{Address, ConnectError, DeclareError, Role, Topology, WorkQueue};
+pub use correio_broker_config::{
+    Address, ConnectError, DeclareError, NodeAddress, Role, TlsError, TlsFile, TlsSettings, Topology, WorkQueue,
+};
 pub use correio_message::{
     DecodeError, Destination, Envelope, Headers, InvalidAddress, InvalidLifetime, Json, Key, Lifetime, MailboxName,
     Message, MessageId, Priority, ReplyError, Route, ShortText, TooLong, TopicKey, Value,
@@ -87,7 +89,7 @@ pub use correio_message::{
 pub use counts::Counts;
 pub use delay::NotDelayable;
 pub use error::{ForwardError, KeyConflict, SendError, SendFailure};
-pub use health::Health;
+pub use health::{Health, HealthWatch};
 pub use holes::{NoSuchHole, OnHole};
 pub use outcome::Outcome;
 pub use producer::Producer;

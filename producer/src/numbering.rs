@@ -79,9 +79,11 @@ impl Numbering {
 
     /// The message ended without being on its queue for certain: nobody is to wait for its number, nor for those
     /// that it was itself to declare void.
-    pub(crate) fn on_not_delivered(&mut self, route: &Route, sequence: &Sequence) {
+    ///
+    /// `false` if it is of an earlier source, of which no further message comes.
+    pub(crate) fn on_not_delivered(&mut self, route: &Route, sequence: &Sequence) -> bool {
         if sequence.line.source != self.source {
-            return;
+            return false;
         }
         if let Some(count) = self.streams.get_mut(route).and_then(|s| s.keys.get_mut(&sequence.line.key)) {
             count.voids.extend(sequence.voids.iter());
@@ -90,6 +92,7 @@ impl Numbering {
                 count.voids.pop_front();
             }
         }
+        true
     }
 }
 

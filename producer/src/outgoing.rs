@@ -9,25 +9,24 @@ use std::{
     time::Duration,
 };
 
-use correio_message::{Durability, Envelope, Key, MessageId, Route, Sequence};
+use correio_message::{Destination, Durability, Envelope, Key, MessageId, Route, Sequence};
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     counts::{Counters, one},
     delay::explained,
     error::SendFailure,
-    holes::{Choice, Decision, HoleRegistry, Holes, OnHole},
+    holes::{Choice, Decision, Hole, HoleRegistry, Holes, OnHole},
     numbering::Numbering,
     outcome::Outcome,
     publishing_channel::{Held, Purpose},
-    submission::{Cargo, Submission},
+    submission::{Cargo, Entry, Submission},
 };
 
 pub(crate) struct Outgoing {
-    submissions: mpsc::Receiver<Submission>,
-    decisions: mpsc::Receiver<Decision>,
+    entries: mpsc::Receiver<Entry>,
     /// Taken from the callers, in their order.
-    queue: VecDeque<Submission>,
+    queue: VecDeque<Entry>,
     queue_limit: usize,
     /// No caller will hand in more.
     no_more: bool,
@@ -63,16 +62,10 @@ pub(crate) struct OutgoingRules {
 }
 
 impl Outgoing {
-    pub(crate) fn new(
-        rules: OutgoingRules,
-        submissions: mpsc::Receiver<Submission>,
-        decisions: mpsc::Receiver<Decision>,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub(crate) fn new(rules: OutgoingRules, entries: mpsc::Receiver<Entry>, counters: Arc<Counters>) -> Self {
         let OutgoingRules { channel, queue_limit, on_hole, registry, confirm_deadline } = rules;
         Self {
-            submissions,
-            decisions,
+            entries,
             queue: VecDeque::new(),
             queue_limit,
             no_more: false,
@@ -88,75 +81,60 @@ impl Outgoing {
         }
     }
 
-    /// Takes what the callers decide and, as far as there is room, what they hand in, or learns that they never will again.
+    pub(crate) fn wants_more(&self) -> bool {
+        self.queue.len() < self.queue_limit && !self.no_more
+    }
+
+    /// Takes what the callers hand in, at least one, or learns that they never will again.
     ///
-    /// Cancel safe: what is taken is here.
+    /// Cancel safe: what is taken is in the queue.
     pub(crate) async fn receive(&mut self) {
-        let wants_more = self.queue.len() < self.queue_limit && !self.no_more;
-        tokio::select! {
-            biased; // they are few, and keys wait for them
-            Some(decision) = self.decisions.recv() => self.on_decision(decision),
-            next = self.submissions.recv(), if wants_more => match next {
-                Some(next) => {
-                    self.queue.push_back(next);
-                    self.take_what_is_ready();
-                }
-                None => self.no_more = true,
-            },
-            else => std::future::pending().await,
+        match self.entries.recv().await {
+            Some(first) => {
+                self.queue.push_back(first);
+                self.take_what_is_ready();
+            }
+            None => self.no_more = true,
         }
     }
 
     pub(crate) fn take_what_is_ready(&mut self) {
-        while let Ok(decision) = self.decisions.try_recv() {
-            self.on_decision(decision);
-        }
         while self.queue.len() < self.queue_limit
-            && let Ok(submission) = self.submissions.try_recv()
+            && let Ok(entry) = self.entries.try_recv()
         {
-            self.queue.push_back(submission);
+            self.queue.push_back(entry);
         }
     }
 
     /// Callers hand in no more; what is on its way from them is still taken.
     pub(crate) fn close(&mut self) {
-        self.submissions.close();
+        self.entries.close();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.submissions.is_closed()
+        self.entries.is_closed()
     }
 
     /// Nothing is left to publish.
     pub(crate) fn is_done(&self) -> bool {
-        let is_published = self.queue.is_empty() && self.first.is_empty() && self.markers.is_empty();
-        self.no_more && is_published && self.decisions.is_empty()
+        let is_published = self.queue.is_empty() && self.first.is_empty();
+        self.no_more && is_published && self.markers.is_empty() && self.holes.is_empty()
     }
 
     /// What goes out next, by its id and size.
     pub(crate) fn next(&mut self) -> Option<(&MessageId, usize)> {
         let now = Instant::now();
+        if self.no_more && self.queue.is_empty() {
+            self.void_undecided();
+        }
         self.bring_markers_forward(now);
         if self.first.is_empty() {
-            self.give_back_what_cannot_go(now);
+            self.serve_front(now);
         }
-        match self.first.front() {
-            Some(ready) => Some((&ready.id, ready.bytes)),
-            None => self.queue.front().map(|front| (&front.id, front.bytes)),
-        }
-    }
-
-    fn give_back_what_cannot_go(&mut self, now: Instant) {
-        while let Some(front) = self.queue.front() {
-            // What nobody waits for any more leaves no trace on the broker.
-            let cause = if front.is_expired(now) {
-                SendFailure::Expired { waited: front.taken.elapsed() }
-            } else if let Some(by) = self.stopped_by(&front.cargo) {
-                SendFailure::KeyStopped { by }
-            } else {
-                break;
-            };
-            self.give_back_front(cause);
+        match (self.first.front(), self.queue.front()) {
+            (Some(ready), _) => Some((&ready.id, ready.bytes)),
+            (None, Some(Entry::Submission(front))) => Some((&front.id, front.bytes)),
+            (None, _) => None,
         }
     }
 
@@ -165,13 +143,22 @@ impl Outgoing {
         if let Some(ready) = self.first.pop_front() {
             return Some(ready);
         }
-        if self.numbering.is_full() {
-            if !nothing_outstanding || !self.holes.is_empty() {
+        let Some(Entry::Submission(front)) = self.queue.front() else { return None };
+        if self.numbering.is_full() && front.cargo.line().is_some() {
+            if !nothing_outstanding {
                 return None;
             }
+            // The numbers of this source are declared while somebody knows them.
+            while let Some((_, route, key, tries)) = self.markers.pop_first() {
+                self.make_marker(route, &key, tries);
+            }
             self.numbering.restart(crate::producer::fresh_source());
+            if let Some(ready) = self.first.pop_front() {
+                return Some(ready);
+            }
         }
-        let Submission { id, mut cargo, bytes, deadline, expires, reply, room, .. } = self.queue.pop_front()?;
+        let Some(Entry::Submission(front)) = self.queue.pop_front() else { return None };
+        let Submission { id, mut cargo, bytes, deadline, expires, reply, room, .. } = front;
         let mut sequence = None;
         if let Cargo::Message(message) = &mut cargo
             && let Some(key) = &message.key
@@ -189,9 +176,8 @@ impl Outgoing {
         let outcome = explained(outcome, &held.envelope.route);
         let reply = held.reply.take();
         let is_hole = held.sequence.is_some() && !outcome.is_confirmed();
-        match held.purpose {
-            Purpose::Message => self.counters.on_outcome(&outcome),
-            Purpose::Marker { .. } => {}
+        if held.purpose == Purpose::Message {
+            self.counters.on_outcome(&outcome);
         }
         if is_hole {
             self.on_hole(id, held, &outcome);
@@ -207,59 +193,113 @@ impl Outgoing {
 
     /// A sender has decided about a hole.
     fn on_decision(&mut self, Decision { id, choice }: Decision) {
-        let Some(mut held) = self.holes.take(&id) else { return };
+        let Some(mut hole) = self.holes.take(&id) else { return };
         match choice {
             Choice::Resend(reply) => {
-                held.reply = Some(reply);
-                let bytes = held.envelope.body.len();
+                one(&self.counters.accepted);
+                hole.held.reply = Some(reply);
+                let (held, bytes) = (hole.held, 0);
                 self.first.push_back(Ready { id, held, bytes, deadline: Instant::now() + self.confirm_deadline });
             }
-            Choice::Void => self.void(&held.envelope, held.sequence.as_ref(), Some(0)),
+            Choice::Void => self.void(hole),
         }
     }
 
     /// When something of it is to be looked at again.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let waiting = self.queue.front().map(|front| front.expires.map_or(front.deadline, |at| at.min(front.deadline)));
+        let waiting = match self.queue.front() {
+            Some(Entry::Submission(front)) => Some(front.expires.map_or(front.deadline, |at| at.min(front.deadline))),
+            Some(Entry::Decision(_)) => Some(Instant::now()),
+            None => None,
+        };
         let first = self.first.front().map(|ready| ready.deadline);
-        let marker = self.markers.first().map(|(due, ..)| *due);
+        let marker = self.markers.first().filter(|_| self.first.len() < MARKERS_AT_ONCE).map(|(due, ..)| *due);
         [waiting, first, marker].into_iter().flatten().min()
     }
 
     /// What has waited for its turn too long comes back.
     pub(crate) fn on_deadline(&mut self, now: Instant) {
-        // All wait equally long, so the oldest is in front. What expires behind it comes back in its turn.
-        while let Some(front) = self.queue.front() {
-            let waited = front.taken.elapsed();
-            let cause = match (front.is_expired(now), front.deadline <= now) {
-                (true, _) => SendFailure::Expired { waited },
-                (false, true) => SendFailure::NotPublished { waited },
-                (false, false) => break,
-            };
-            self.give_back_front(cause);
-        }
         while self.first.front().is_some_and(|ready| ready.deadline <= now) {
             // Published before, or a marker: it is not known to be nowhere.
             if let Some(Ready { id, held, .. }) = self.first.pop_front() {
                 self.on_ended(id, held, Outcome::Unknown { tries: 1 });
             }
         }
+        self.serve_front(now);
         self.bring_markers_forward(now);
     }
 
     /// Whatever is left is not published any more.
     pub(crate) fn end_all(&mut self) {
-        self.submissions.close();
-        while let Ok(submission) = self.submissions.try_recv() {
-            self.queue.push_back(submission);
+        self.entries.close();
+        while let Ok(entry) = self.entries.try_recv() {
+            self.queue.push_back(entry);
         }
-        while !self.queue.is_empty() {
-            self.give_back_front(SendFailure::Closed);
+        // A decision that is left says no more than its receipt does when nobody answers it: unknown.
+        for entry in std::mem::take(&mut self.queue) {
+            if let Entry::Submission(submission) = entry {
+                self.give_back(submission, SendFailure::Closed);
+            }
         }
         self.markers.clear();
         for Ready { id, held, .. } in std::mem::take(&mut self.first) {
             self.on_ended(id, held, Outcome::Unknown { tries: 1 });
         }
+        self.holes.take_all().into_keys().for_each(|id| drop(self.registry.take(&id)));
+    }
+
+    /// Decides what is decided, and gives back what cannot go out, up to the first that can.
+    fn serve_front(&mut self, now: Instant) {
+        while let Some(front) = self.queue.front() {
+            let cause = match front {
+                Entry::Decision(_) => None,
+                // What nobody wants any more leaves no trace on the broker. What expires behind the front comes back in its turn.
+                Entry::Submission(front) if front.is_expired(now) => {
+                    Some(SendFailure::Expired { waited: front.taken.elapsed() })
+                }
+                Entry::Submission(front) if front.deadline <= now => {
+                    Some(SendFailure::NotPublished { waited: front.taken.elapsed() })
+                }
+                Entry::Submission(front) => match self.stopped_by(&front.cargo) {
+                    Some(by) => Some(SendFailure::KeyStopped { by }),
+                    None => return,
+                },
+            };
+            match (self.queue.pop_front(), cause) {
+                (Some(Entry::Decision(decision)), _) => self.on_decision(decision),
+                (Some(Entry::Submission(late)), Some(cause @ SendFailure::NotPublished { .. })) => {
+                    self.give_back_with_its_key(late, cause);
+                }
+                (Some(Entry::Submission(stopped)), Some(cause)) => self.give_back(stopped, cause),
+                _ => return,
+            }
+        }
+    }
+
+    /// With it goes what was handed in behind it with the same key: it would overtake it.
+    fn give_back_with_its_key(&mut self, late: Submission, cause: SendFailure) {
+        let line = late.cargo.line().filter(|_| self.on_hole == OnHole::Stop);
+        if let Some(line) = line {
+            while let Ok(entry) = self.entries.try_recv() {
+                self.queue.push_back(entry);
+            }
+            self.give_back(late, cause.clone());
+            for entry in std::mem::take(&mut self.queue) {
+                match entry {
+                    Entry::Submission(behind) if behind.cargo.line().as_ref() == Some(&line) => {
+                        self.give_back(behind, cause.clone());
+                    }
+                    other => self.queue.push_back(other),
+                }
+            }
+        } else {
+            self.give_back(late, cause);
+        }
+    }
+
+    fn give_back(&self, submission: Submission, cause: SendFailure) {
+        one(&self.counters.not_published);
+        submission.give_back(cause);
     }
 
     fn stopped_by(&self, cargo: &Cargo) -> Option<MessageId> {
@@ -267,61 +307,84 @@ impl Outgoing {
         if self.holes.is_empty() {
             return None;
         }
-        let Cargo::Message(message) = cargo else { return None };
-        self.holes.stopped_by(&message.destination.route(), message.key.as_ref()?).cloned()
-    }
-
-    fn give_back_front(&mut self, cause: SendFailure) {
-        if let Some(submission) = self.queue.pop_front() {
-            one(&self.counters.not_published);
-            submission.give_back(cause);
-        }
+        let (route, key) = cargo.line()?;
+        self.holes.stopped_by(&route, &key).cloned()
     }
 
     fn on_hole(&mut self, id: MessageId, held: Held, outcome: &Outcome) {
-        let marker = match (&held.purpose, outcome) {
-            // Nobody waits at a route that leads nowhere, or where this user may not write; a marker would end so too.
-            (_, Outcome::Unroutable { .. }) => None,
-            (_, Outcome::Refused { reason, .. }) if reason.starts_with("403") => None,
-            (Purpose::Marker { tries }, _) => (*tries < MARKER_TRIES && !self.no_more).then_some(*tries),
-            (Purpose::Message, _) => Some(0),
+        // Nobody waits at a route that leads nowhere, or where this user may not write; a marker would end so too.
+        let wants_marker = match outcome {
+            Outcome::Unroutable { .. } => false,
+            Outcome::Refused { reason, .. } => !reason.starts_with("403"),
+            Outcome::Confirmed { .. } | Outcome::Unknown { .. } => true,
         };
-        if held.purpose == Purpose::Message && self.on_hole == OnHole::Stop {
-            self.registry.on_hole(id.clone(), self.channel);
-            self.holes.stop(id, held);
+        let is_failure = !matches!(outcome, Outcome::Unroutable { .. })
+            || Destination::of_route(&held.envelope.route).wants_somebody();
+        let stops = held.purpose == Purpose::Message && self.on_hole == OnHole::Stop && is_failure;
+        let hole = Hole { held, wants_marker };
+        if stops && self.registry.on_hole(&id, self.channel) {
+            self.holes.stop(id, hole);
         } else {
-            self.void(&held.envelope, held.sequence.as_ref(), marker);
+            self.void(hole);
+        }
+    }
+
+    /// What nobody has decided by now nobody will.
+    fn void_undecided(&mut self) {
+        for (id, hole) in self.holes.take_all() {
+            let _ = self.registry.take(&id);
+            self.void(hole);
         }
     }
 
     /// The number travels on the key's next message, or after a while without one on a marker.
-    fn void(&mut self, envelope: &Envelope, sequence: Option<&Sequence>, marker: Option<u32>) {
-        let Some(sequence) = sequence else { return };
-        self.numbering.on_not_delivered(&envelope.route, sequence);
-        if let Some(tries) = marker {
-            let due = Instant::now() + IDLE * 2_u32.pow(tries);
-            self.markers.insert((due, envelope.route.clone(), sequence.line.key.clone(), tries));
+    fn void(&mut self, Hole { held, wants_marker }: Hole) {
+        let Some(sequence) = held.sequence else { return };
+        let (route, key) = (held.envelope.route, sequence.line.key.clone());
+        let tries = match held.purpose {
+            Purpose::Message => 0,
+            // It was the last word of a producer that closes.
+            Purpose::Marker { .. } if self.no_more => return,
+            Purpose::Marker { tries } => tries,
+        };
+        if self.numbering.on_not_delivered(&route, &sequence) {
+            if wants_marker {
+                self.markers.insert((Instant::now() + IDLE * 2_u32.pow(tries.min(6)), route, key, tries));
+            }
+        } else if wants_marker && tries == 0 {
+            // No further message of its source comes.
+            self.push_marker(route, sequence, tries);
         }
     }
 
     /// Those that are due; all of them when the producer closes, because no message of their keys will come.
     fn bring_markers_forward(&mut self, now: Instant) {
         let closing = self.no_more && self.queue.is_empty();
-        while self.markers.first().is_some_and(|(due, ..)| closing || *due <= now) {
+        while self.first.len() < MARKERS_AT_ONCE && self.markers.first().is_some_and(|(due, ..)| closing || *due <= now)
+        {
             let Some((_, route, key, tries)) = self.markers.pop_first() else { return };
-            // A message of the key has declared them meanwhile.
-            let Some(sequence) = self.numbering.marker(&route, &key) else { continue };
-            let id = crate::fresh_id();
-            let envelope = Envelope::marker(route, &id, &sequence);
-            let purpose = Purpose::Marker { tries: tries + 1 };
-            let sequence = Some(sequence);
-            let held = Held { envelope, sequence, expires: None, reply: None, _room: None, purpose };
-            self.first.push_back(Ready { id, held, bytes: 0, deadline: now + self.confirm_deadline });
+            self.make_marker(route, &key, tries);
         }
+    }
+
+    fn make_marker(&mut self, route: Route, key: &Key, tries: u32) {
+        // Else a message of the key has declared them meanwhile.
+        if let Some(sequence) = self.numbering.marker(&route, key) {
+            self.push_marker(route, sequence, tries);
+        }
+    }
+
+    fn push_marker(&mut self, route: Route, sequence: Sequence, tries: u32) {
+        let id = crate::fresh_id();
+        let envelope = Envelope::marker(route, &id, &sequence);
+        let purpose = Purpose::Marker { tries: tries + 1 };
+        let sequence = Some(sequence);
+        let held = Held { envelope, sequence, expires: None, reply: None, _room: None, purpose };
+        self.first.push_back(Ready { id, held, bytes: 0, deadline: Instant::now() + self.confirm_deadline });
     }
 }
 
-/// A key without a message for so long is idle.
+/// A key without a message for so long is idle. A marker that does not arrive is sent again after twice that, and so on.
 const IDLE: Duration = Duration::from_millis(100);
-/// How often a marker is sent before its number waits for the key's next message.
-const MARKER_TRIES: u32 = 6;
+/// So many markers may stand before what callers hand in.
+const MARKERS_AT_ONCE: usize = 64;

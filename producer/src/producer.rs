@@ -12,7 +12,7 @@ use std::{
 use correio_broker_config::{ConnectError, ConnectionSettings, Connections, OwnQueue, Purpose};
 use correio_message::{Envelope, Key, Message, MessageId};
 use tokio::{
-    sync::{Mutex, OnceCell, mpsc, oneshot, watch},
+    sync::{Mutex, OnceCell, oneshot, watch},
     task::JoinHandle,
     time::{Instant, timeout, timeout_at},
 };
@@ -23,7 +23,7 @@ use crate::{
     counts::{Counters, Counts, one},
     error::{ForwardError, KeyConflict, SendError, SendFailure},
     firing_channel::FiringChannel,
-    health::{Health, HealthReport},
+    health::{Health, HealthReport, HealthWatch},
     holes::{Choice, Decision, HoleRegistry, NoSuchHole},
     outcome::Outcome,
     outgoing::{Outgoing, OutgoingRules},
@@ -32,7 +32,7 @@ use crate::{
     reply_channel::Readiness,
     requests::Requests,
     settings::ProducerSettings,
-    submission::{Buffer, Cargo, Patience, Room},
+    submission::{Buffer, Cargo, Entry, Patience, Room},
 };
 
 /// Sends messages and says truthfully what became of each.
@@ -52,8 +52,6 @@ struct Shared {
     /// To the channels with confirms, all of which share one room.
     confirmed: Vec<Buffer>,
     holes: HoleRegistry,
-    /// To the same channels: what is decided about their holes.
-    deciders: Vec<mpsc::Sender<Decision>>,
     health: watch::Sender<Health>,
     fired: OnceCell<Buffer>,
     fire_connections: Arc<Connections>,
@@ -108,10 +106,8 @@ impl Producer {
         let (room, health) = (Room::new(settings.buffer_bytes), watch::Sender::new(Health::default()));
         let (mut confirmed, mut tasks) = (Vec::new(), Vec::new());
         let holes = HoleRegistry::default();
-        let mut deciders = Vec::new();
         for (number, lease) in leases.into_iter().enumerate() {
             let (buffer, submissions) = Buffer::new(PLACES, room.clone());
-            let (decider, decisions) = mpsc::channel(PLACES);
             let rules = OutgoingRules {
                 channel: number,
                 queue_limit: settings.window_of_a_channel(),
@@ -122,14 +118,13 @@ impl Producer {
             let channel = PublishingChannel::new(
                 &settings,
                 connections.clone(),
-                Outgoing::new(rules, submissions, decisions, counters.clone()),
+                Outgoing::new(rules, submissions, counters.clone()),
                 HealthReport::new(health.clone()),
                 counters.clone(),
                 closing.clone(),
                 give_up.clone(),
             );
             confirmed.push(buffer);
-            deciders.push(decider);
             tasks.push(tokio::spawn(channel.run(lease)));
         }
         let reply_queue = OwnQueue::replies(&fresh_source().to_string())
@@ -142,7 +137,6 @@ impl Producer {
             counters,
             confirmed,
             holes,
-            deciders,
             health,
             fired: OnceCell::new(),
             fire_connections,
@@ -246,7 +240,8 @@ impl Producer {
     }
 
     /// Sends a message again that left a hole in the order of its key, under its id and its number: what its key's consumer
-    /// waits for. The key goes on behind it.
+    /// waits for. The key goes on behind it: what was handed in before this call still comes back, what is handed in after it is
+    /// taken.
     ///
     /// # Errors
     ///
@@ -254,7 +249,7 @@ impl Producer {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: dropped, the message may be sent again or not, and the hole cannot be decided upon a second time.
+    /// Cancel safe until it returns: a dropped call has decided nothing.
     pub async fn resend(&self, id: &MessageId) -> Result<Receipt, NoSuchHole> {
         let (reply, answer) = oneshot::channel();
         self.decide(id, Choice::Resend(reply)).await?;
@@ -270,15 +265,24 @@ impl Producer {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: dropped, the number may be declared or not, and the hole cannot be decided upon a second time.
+    /// Cancel safe until it returns: a dropped call has decided nothing.
     pub async fn void(&self, id: &MessageId) -> Result<(), NoSuchHole> {
         self.decide(id, Choice::Void).await
     }
 
     async fn decide(&self, id: &MessageId, choice: Choice) -> Result<(), NoSuchHole> {
-        let channel = self.shared.holes.take(id)?;
-        let decision = Decision { id: id.clone(), choice };
-        self.shared.deciders[channel].send(decision).await.map_err(|_| NoSuchHole { id: id.clone() })
+        let shared = &self.shared;
+        let lane = &shared.confirmed[shared.holes.channel_of(id)?];
+        let place = lane.place().await.ok_or_else(|| NoSuchHole { id: id.clone() })?;
+        shared.holes.take(id)?;
+        place.send(Entry::Decision(Decision { id: id.clone(), choice }));
+        Ok(())
+    }
+
+    /// The messages that left a hole in the order of their keys and wait for a decision, in no particular order.
+    #[must_use]
+    pub fn holes(&self) -> Vec<MessageId> {
+        self.shared.holes.ids()
     }
 
     /// Hands one message to the connection and never learns what became of it: fire and forget.
@@ -315,8 +319,8 @@ impl Producer {
 
     /// Whether the channels with confirms are open, and whether the broker reads from them: now, and whenever that changes.
     #[must_use]
-    pub fn health(&self) -> watch::Receiver<Health> {
-        self.shared.health.subscribe()
+    pub fn health(&self) -> HealthWatch {
+        HealthWatch::of(&self.shared.health)
     }
 
     /// What this producer has done so far.

@@ -16,12 +16,12 @@ use lapin::{Channel, Confirmation, Event, options::ConfirmSelectOptions};
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
     task::yield_now,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connecting::{Fault, STEP_DEADLINE, next_channel},
+    connecting::{Fault, STEP_DEADLINE, reconnect},
     counts::{Counters, one},
     frame::{Frame, send_frame},
     health::HealthReport,
@@ -36,6 +36,9 @@ pub(crate) struct PublishingChannel {
     backoff: Backoff,
     /// The channel that is served has answered something: the next loss is met with a new one at once.
     is_answered: bool,
+    /// So many channels in a row were lost soon after they were opened.
+    short_lived: u32,
+    opened_at: Instant,
     outgoing: Outgoing,
     window: ConfirmWindow<Held>,
     /// For the message that makes the broker close its channels.
@@ -107,6 +110,8 @@ impl PublishingChannel {
             connections,
             backoff: Backoff::new(),
             is_answered: false,
+            short_lived: 0,
+            opened_at: Instant::now(),
             outgoing,
             // Bytes are bounded before, where callers wait for room: all that is accepted counts, not only what is published.
             window: ConfirmWindow::new(WindowLimits { messages: window, bytes: usize::MAX }),
@@ -151,7 +156,9 @@ impl PublishingChannel {
                 break;
             }
             lease = self.next_lease(&fault).await;
-            one(&self.counters.reconnected);
+            if lease.is_some() {
+                one(&self.counters.reconnected);
+            }
         }
         self.end_all();
     }
@@ -159,30 +166,39 @@ impl PublishingChannel {
     /// A new channel; at once if the last one was of use. A broker that takes connections and answers nothing is tried with
     /// growing pauses: each try would send all of the window again.
     async fn next_lease(&mut self, fault: &Fault) -> Option<LeasedChannel> {
-        if self.is_answered {
+        if self.opened_at.elapsed() >= GOOD_WHILE {
             self.backoff.on_success();
+            self.short_lived = 0;
         }
-        let is_fault_found = matches!(fault, Fault::OfOneMessage { .. });
-        let pause = if self.is_answered || is_fault_found { Duration::ZERO } else { self.backoff.next_delay() };
+        self.short_lived += 1;
+        let pause = match fault {
+            // A search goes through many, and none of them is in doubt. Without an end to the culprits it must not be a storm.
+            Fault::OfOneMessage { .. } if self.short_lived <= SEARCHING => Duration::ZERO,
+            Fault::OfOneMessage { .. } => BREATH,
+            _ if self.is_answered && self.short_lived <= LUCKLESS => Duration::ZERO,
+            _ => self.backoff.next_delay(),
+        };
         self.is_answered = false;
         let connections = self.connections.clone();
         let connecting = async move {
             sleep(pause).await;
-            next_channel(connections).await
+            reconnect(&connections).await
         };
-        self.meanwhile(Box::pin(connecting)).await
+        // Refused for too long: what waits ends, and nothing more is taken.
+        self.meanwhile(Box::pin(connecting)).await?.ok()
     }
 
     async fn serve(&mut self, leased: &LeasedChannel) -> End {
         let channel = leased.channel();
         let mut confirms = Confirms::new();
         let mut events = std::pin::pin!(leased.connection().events_listener());
+        self.opened_at = Instant::now();
         self.health.on_open();
         // What was said before anybody listened.
         self.health.on_blocked(leased.is_blocked());
         loop {
             if let Err(fault) = self.publish_what_fits(channel, &mut confirms).await {
-                return End::Lost(fault);
+                return End::Lost(self.last_words(channel, confirms, fault).await);
             }
             self.pronounce();
             if self.is_done() {
@@ -196,7 +212,7 @@ impl PublishingChannel {
                     while let Some((publish, confirmation)) = next {
                         match confirmation {
                             Ok(confirmation) => self.on_confirmation(publish, confirmation),
-                            Err(error) => return End::Lost(Fault::of(&error)),
+                            Err(error) => return End::Lost(self.last_words(channel, confirms, Fault::of(&error)).await),
                         }
                         next = ready_now(&mut confirms).await;
                     }
@@ -206,7 +222,7 @@ impl PublishingChannel {
                     yield_now().await;
                     self.outgoing.take_what_is_ready();
                 }
-                () = self.outgoing.receive() => {}
+                () = self.outgoing.receive(), if self.outgoing.wants_more() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     if self.on_deadline() == DeadlineAction::KillChannel {
                         return End::Lost(Fault::Silent("a confirm"));
@@ -219,11 +235,37 @@ impl PublishingChannel {
                     }
                     Event::ConnectionUnblocked => self.health.on_blocked(false),
                     // Noticed also while nothing is under way: the next message finds a channel.
-                    Event::Error(error) if !channel.status().connected() => return End::Lost(Fault::of(&error)),
+                    Event::Error(error) if !channel.status().connected() => {
+                        return End::Lost(self.last_words(channel, confirms, Fault::of(&error)).await);
+                    }
                     _ => {}
                 },
                 () = self.closing.cancelled(), if !self.outgoing.is_closed() => self.outgoing.close(),
                 () = self.give_up.cancelled() => return End::Lost(Fault::Closing),
+            }
+        }
+    }
+
+    /// What the channel still says when it ends: answers that were there already, and why the broker closed it. A publish on
+    /// a closed channel learns only that it is closed.
+    async fn last_words(&mut self, channel: &Channel, mut confirms: Confirms<'_>, fault: Fault) -> Fault {
+        let mut fault = fault;
+        let until = Instant::now() + STEP_DEADLINE;
+        loop {
+            let said = if channel.status().connected() {
+                ready_now(&mut confirms).await
+            } else {
+                timeout_at(until, confirms.next()).await.unwrap_or_default()
+            };
+            match said {
+                Some((publish, Ok(confirmation))) => self.on_confirmation(publish, confirmation),
+                Some((_, Err(error))) => {
+                    let cause = Fault::of(&error);
+                    if matches!(cause, Fault::OfOneMessage { .. }) {
+                        fault = cause;
+                    }
+                }
+                None => return fault,
             }
         }
     }
@@ -295,7 +337,8 @@ impl PublishingChannel {
                 // Those that were on the channel wait in front of those that were not sent again yet.
                 let suspects = self.window.resends_waiting() - waited_before;
                 if self.search.on_fault(suspects) == Suspicion::Found
-                    && let Some((id, held, tries)) = self.window.withdraw_first()
+                    && let Some(id) = self.window.first_waiting().cloned()
+                    && let Some((held, tries)) = self.window.withdraw(&id)
                 {
                     let reason = reason.clone();
                     let outcome = if *missing {
@@ -323,7 +366,7 @@ impl PublishingChannel {
             let deadline = self.next_deadline();
             tokio::select! {
                 come = &mut awaited => return Some(come),
-                () = self.outgoing.receive() => {}
+                () = self.outgoing.receive(), if self.outgoing.wants_more() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     // There is no channel to kill.
                     let _ = self.on_deadline();
@@ -375,3 +418,11 @@ async fn ready_now(confirms: &mut Confirms<'_>) -> Option<Answered> {
     })
     .await
 }
+
+/// A channel that served so long was a good one.
+const GOOD_WHILE: Duration = Duration::from_secs(10);
+/// So many channels in a row may end soon for a message's fault before each new one waits for a moment.
+const SEARCHING: u32 = 32;
+const BREATH: Duration = Duration::from_millis(100);
+/// So many channels in a row may be lost soon, each after some answers, before new ones come with growing pauses.
+const LUCKLESS: u32 = 3;

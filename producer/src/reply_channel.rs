@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use correio_broker_config::{
-    Backoff, ConnectError, Connections, DeclareError, LeasedChannel, OwnQueue, ReplyCause, Step, delete, ensure,
-    host_name, wire,
+    Backoff, ConnectError, Connections, DeclareError, LeasedChannel, OwnQueue, Patience, ReplyCause, Step, delete,
+    ensure, host_name, wire,
 };
 use correio_message::{Envelope, Route};
 use futures_util::{FutureExt, StreamExt};
@@ -108,7 +108,13 @@ impl ReplyChannel {
                 backoff.on_success();
             }
             subscribed = tokio::select! {
-                again = self.subscribe_again(&mut backoff) => again,
+                again = self.subscribe_again(&mut backoff) => match again {
+                    Ok(again) => again,
+                    Err(error) => {
+                        self.readiness.send_replace(Readiness::Failed(Arc::new(error)));
+                        break None;
+                    }
+                },
                 () = &mut over => break None,
             };
         };
@@ -134,17 +140,25 @@ impl ReplyChannel {
         }
     }
 
-    /// After a loss even a refusal may be passing.
-    async fn subscribe_again(&self, backoff: &mut Backoff) -> Subscribed {
+    /// After a loss even a refusal may be passing, but a login is not refused for ever.
+    async fn subscribe_again(&self, backoff: &mut Backoff) -> Result<Subscribed, DeclareError> {
+        let mut patience = Patience::with(self.connections.address());
         loop {
             let pause = backoff.next_delay();
             sleep(pause).await;
             match Subscribed::to(&self.connections, &self.own).await {
                 Ok(subscribed) => {
                     self.readiness.send_replace(Readiness::Ready);
-                    return subscribed;
+                    return Ok(subscribed);
                 }
                 Err(error) => {
+                    if let DeclareError::Connect(refused) = &error {
+                        patience.on_failure(refused);
+                    }
+                    if patience.is_over() {
+                        tracing::error!(%error, "the broker has let this program in no more for too long: replies do not come");
+                        return Err(error);
+                    }
                     tracing::warn!(%error, "not subscribed to replies, trying again");
                     if error.is_permanent() {
                         // Who asks from now on waits until replies can come, and hears of this otherwise.

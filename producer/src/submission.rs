@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use correio_message::{Durability, Envelope, Lifetime, Message, MessageId};
+use correio_message::{Durability, Envelope, Key, Lifetime, Message, MessageId, Route};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 
-use crate::{delay::Delayed, error::SendFailure, outcome::Outcome};
+use crate::{delay::Delayed, error::SendFailure, holes::Decision, outcome::Outcome};
 
 /// What waits to be published, and whom to tell.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(crate) type Answer = Result<Outcome, Box<NeverLeft>>;
 pub(crate) struct NeverLeft {
     pub(crate) cargo: Cargo,
     pub(crate) cause: SendFailure,
+    /// Until its sender has read it, it is held here.
+    _room: OwnedSemaphorePermit,
 }
 
 impl Submission {
@@ -41,13 +43,12 @@ impl Submission {
         self.expires.is_some_and(|expires| expires <= now)
     }
 
-    /// Gives it back to its sender. Its room is free before the sender hears of it.
+    /// Gives it back to its sender, and its room when that has read it.
     pub(crate) fn give_back(self, cause: SendFailure) {
         let Self { cargo, reply, room, .. } = self;
-        drop(room);
         if let Some(reply) = reply {
             // A dropped receipt: its owner does not want to know.
-            let _ = reply.send(Err(Box::new(NeverLeft { cargo, cause })));
+            let _ = reply.send(Err(Box::new(NeverLeft { cargo, cause, _room: room })));
         }
     }
 }
@@ -79,6 +80,17 @@ impl Cargo {
             Self::Message(message) => message,
             Self::Delayed(delayed) => Box::new(delayed.message),
             Self::Envelope(_) => unreachable!("a message was put in"),
+        }
+    }
+
+    /// The line of a message that will be numbered.
+    pub(crate) fn line(&self) -> Option<(Route, Key)> {
+        match self {
+            Self::Message(message) => {
+                let key = message.key.clone()?;
+                Some((message.destination.route(), key))
+            }
+            Self::Envelope(_) | Self::Delayed(_) => None,
         }
     }
 
@@ -132,15 +144,22 @@ impl Room {
 /// The caller's end of a bounded buffer, by bytes and by count.
 #[derive(Clone, Debug)]
 pub(crate) struct Buffer {
-    queue: mpsc::Sender<Submission>,
+    queue: mpsc::Sender<Entry>,
     room: Room,
 }
 
+/// What callers hand in, in their order: a decision about a key counts for what is handed in after it.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    Submission(Submission),
+    Decision(Decision),
+}
+
 /// Room for the bytes and a place in the queue.
-type Entrance<'b> = (OwnedSemaphorePermit, mpsc::Permit<'b, Submission>);
+type Entrance<'b> = (OwnedSemaphorePermit, mpsc::Permit<'b, Entry>);
 
 impl Buffer {
-    pub(crate) fn new(messages: usize, room: Room) -> (Self, mpsc::Receiver<Submission>) {
+    pub(crate) fn new(messages: usize, room: Room) -> (Self, mpsc::Receiver<Entry>) {
         let (queue, receiver) = mpsc::channel(messages);
         (Self { queue, room }, receiver)
     }
@@ -205,12 +224,17 @@ impl Buffer {
     ) {
         let taken = Instant::now();
         let (deadline, expires) = (taken + patience.answer, patience.expires);
-        place.send(Submission { id, cargo, bytes, taken, deadline, expires, reply, room });
+        place.send(Entry::Submission(Submission { id, cargo, bytes, taken, deadline, expires, reply, room }));
     }
 
     /// What is larger than the whole buffer takes all of it.
     fn share(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.min(self.room.bytes)).unwrap_or(u32::MAX)
+    }
+
+    /// A place for something that takes no room.
+    pub(crate) async fn place(&self) -> Option<mpsc::Permit<'_, Entry>> {
+        self.queue.reserve().await.ok()
     }
 
     fn enter_now(&self, share: u32) -> Option<Entrance<'_>> {

@@ -1,18 +1,27 @@
 //! `cargo run --release --bin bench`: our speed beside peers, on a private broker, as a table of ratios.
 
-use clap::Parser;
+use std::{collections::BTreeMap, env};
+
+use clap::{Parser, Subcommand, ValueEnum};
 use correio_bench::{
-    Error, Load, confirmed,
-    table::{Row, Table},
+    Error, Group, Load, Way, child,
+    rabbitmq_c::Program,
+    rounds::Rounds,
+    stalled::{self, WARM_UP},
+    table::Table,
+    verdict,
 };
 use correio_lab::broker::{Login, Node, NodeOptions, QueueKind};
 
-/// Measures confirmed publishing to a quorum queue beside lapin used plainly; the ways run in turn.
+/// Measures publishing beside lapin used plainly and a C program on rabbitmq-c, and memory against a broker that stalls.
+///
+/// The ways take turns, each in a process of its own. Ends with an error when an outcome or a count is wrong; a wanted speed that
+/// was not reached is said and is no error.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Args {
     /// Messages a run.
-    #[arg(long, default_value_t = 50_000)]
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..))]
     messages: u64,
     /// Bytes of each payload.
     #[arg(long, default_value_t = 1024)]
@@ -23,59 +32,142 @@ struct Args {
     /// Runs of each way, after one that does not count.
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// Messages handed in while the broker is stalled.
+    #[arg(long, default_value_t = 1_000_000)]
+    stalled_messages: u64,
+    /// Only these parts.
+    #[arg(long, value_delimiter = ',', default_values = ["confirmed", "fire", "stalled"])]
+    only: Vec<Part>,
+    #[command(subcommand)]
+    inner: Option<Inner>,
 }
 
-const QUEUE: &str = "bench";
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Confirmed,
+    Fire,
+    Stalled,
+}
+
+/// What this program is when it runs itself.
+#[derive(Debug, Subcommand)]
+enum Inner {
+    /// One way, once.
+    #[command(hide = true, name = child::WAY)]
+    Way { way: Way, queue: String, messages: u64, size: usize, window: usize },
+    /// The process whose memory is measured.
+    #[command(hide = true, name = child::STALLED)]
+    Stalled { queue: String, messages: u64, size: usize },
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let args = Args::parse();
-    let load = Load { messages: args.messages, size: args.size, window: args.window };
-    let node = Node::start(NodeOptions::default()).await?;
-    node.declare_queue(QUEUE, QueueKind::Quorum).await?;
-    let url = node.amqp_url(Login::Lab);
-    println!(
-        "RabbitMQ {}: {} messages of {} bytes a run, persistent, quorum queue, mandatory, window {}; {} runs each, in turn",
-        node.version(),
-        load.messages,
-        load.size,
-        load.window,
-        args.runs
-    );
-    let mut plain = Row { name: "lapin, each basic_publish awaited", rates: Vec::new() };
-    let mut ceiling = Row { name: "lapin, publishes polled together in one task", rates: Vec::new() };
-    let mut ours = Row { name: "correio submit", rates: Vec::new() };
-    let mut tenth = Row { name: "correio submit, 10 % unroutable", rates: Vec::new() };
-    let mut wrong = 0;
-    for run in 0..=args.runs {
-        let (plain_rate, plain_ends) = confirmed::plain_lapin(url.clone(), QUEUE.to_owned(), load).await?;
-        node.purge(QUEUE).await?;
-        let (ceiling_rate, ceiling_ends) = confirmed::pipelined_lapin(url.clone(), QUEUE.to_owned(), load).await?;
-        node.purge(QUEUE).await?;
-        let (our_rate, our_ends) = confirmed::submit(url.clone(), QUEUE.to_owned(), load, None).await?;
-        let on_queue = node.purge(QUEUE).await?;
-        let (tenth_rate, tenth_ends) = confirmed::submit(url.clone(), QUEUE.to_owned(), load, Some(10)).await?;
-        let routable = node.purge(QUEUE).await?;
-        wrong += our_ends.wrong + tenth_ends.wrong;
-        if plain_ends.confirmed != load.messages
-            || ceiling_ends.confirmed != load.messages
-            || our_ends.confirmed != on_queue
-            || tenth_ends.confirmed != routable
-        {
-            return Err(
-                format!("counts differ: {plain_ends:?} {our_ends:?} {on_queue} {tenth_ends:?} {routable}").into()
-            );
+    match &args.inner {
+        None => measure(&args).await,
+        Some(Inner::Way { way, queue, messages, size, window }) => {
+            let load = Load { messages: *messages, size: *size, window: *window };
+            println!("{}", way.run(&env::var(child::URL)?, queue, load).await?);
+            Ok(())
         }
-        // The first warms up the broker and is not counted.
-        if run > 0 {
-            plain.rates.push(plain_rate);
-            ceiling.rates.push(ceiling_rate);
-            ours.rates.push(our_rate);
-            tenth.rates.push(tenth_rate);
+        Some(Inner::Stalled { queue, messages, size }) => {
+            stalled::in_child(&env::var(child::URL)?, queue, *messages, *size).await
         }
     }
-    println!("{}", Table(vec![plain, ceiling, ours, tenth]));
-    println!("outcomes said of the wrong message: {wrong} of {}", 2 * load.messages * (args.runs as u64 + 1));
-    node.close().await?;
-    if wrong > 0 { Err("outcomes were paired wrongly".into()) } else { Ok(()) }
 }
+
+async fn measure(args: &Args) -> Result<(), Error> {
+    let load = Load { messages: args.messages, size: args.size, window: args.window };
+    let (ways, rabbitmq_c) = ways(args).await;
+    let node = Node::start(NodeOptions::default()).await?;
+    node.declare_queue(CONFIRMED_QUEUE, QueueKind::Quorum).await?;
+    node.declare_queue(FIRED_QUEUE, QueueKind::Classic).await?;
+    let Load { messages, size, window } = load;
+    println!(
+        "RabbitMQ {}: {messages} messages of {size} bytes a run, {} runs each, in turn.",
+        node.version(),
+        args.runs
+    );
+    println!("Confirmed: persistent, mandatory, quorum queue, window {window}. Fired: transient, classic queue.\n");
+    let rounds = rounds(&node, args, &ways, rabbitmq_c.as_ref(), load).await?;
+    if !ways.is_empty() {
+        println!("{}", Table(&rounds));
+    }
+    let mut verdicts = verdict::verdicts(&rounds);
+    if args.only.contains(&Part::Stalled) {
+        let peak = stalled::measure(&node, CONFIRMED_QUEUE, args.stalled_messages, size).await?;
+        let there = node.purge(CONFIRMED_QUEUE).await?;
+        if peak.wrong > 0 || there != WARM_UP {
+            return Err(format!("stalled: {} wrong outcomes; {there} on the queue, not {WARM_UP}", peak.wrong).into());
+        }
+        verdicts.push(peak.verdict());
+    }
+    println!("What is wanted, and whether it was reached here and now (it fails nothing):\n{}", verdicts.join("\n"));
+    node.close().await?;
+    Ok(())
+}
+
+/// What runs, and the C program if it can be had. A peer that cannot is named.
+async fn ways(args: &Args) -> (Vec<Way>, Option<Program>) {
+    let runs = |way: &Way| match way.group() {
+        Group::Confirmed => args.only.contains(&Part::Confirmed),
+        Group::Fire => args.only.contains(&Part::Fire),
+    };
+    let mut ways: Vec<Way> = Way::value_variants().iter().copied().filter(runs).collect();
+    let mut program = None;
+    if ways.contains(&Way::RabbitmqC) {
+        match Program::build().await {
+            Ok(built) => program = Some(built),
+            Err(error) => {
+                println!("left out: {}: {error}", Way::RabbitmqC.name());
+                ways.retain(|way| *way != Way::RabbitmqC);
+            }
+        }
+    }
+    (ways, program)
+}
+
+/// Every way in turn, round after round, each checked against what stands on its queue.
+async fn rounds(
+    node: &Node,
+    args: &Args,
+    ways: &[Way],
+    rabbitmq_c: Option<&Program>,
+    load: Load,
+) -> Result<Rounds, Error> {
+    let url = node.amqp_url(Login::Lab);
+    let mut rounds = Rounds::default();
+    if ways.is_empty() {
+        return Ok(rounds);
+    }
+    let mut checked = 0;
+    for number in 0..=args.runs {
+        let mut round = BTreeMap::new();
+        // To and fro, so that nobody always comes after the same neighbour.
+        let mut turns = ways.to_vec();
+        if number % 2 == 1 {
+            turns.reverse();
+        }
+        for way in turns {
+            let queue = if way.group() == Group::Confirmed { CONFIRMED_QUEUE } else { FIRED_QUEUE };
+            let sample = child::run(way, rabbitmq_c, &url, queue, load).await?;
+            let on_queue = node.purge(queue).await?;
+            let expected = way.expected(load);
+            if sample.ends != expected || on_queue != expected.on_queue() {
+                let found = format!("{:?}, and {on_queue} on the queue; not {expected:?}", sample.ends);
+                return Err(format!("{}: {found}", way.name()).into());
+            }
+            checked += expected.messages();
+            round.insert(way, sample);
+        }
+        // The first warms up the broker and is not counted.
+        if number > 0 {
+            rounds.0.push(round);
+        }
+    }
+    println!("outcomes said of the wrong message: 0 of {checked}; every count as on the queue");
+    Ok(rounds)
+}
+
+const CONFIRMED_QUEUE: &str = "bench.confirmed";
+const FIRED_QUEUE: &str = "bench.fired";

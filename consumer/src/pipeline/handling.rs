@@ -62,6 +62,10 @@ impl Pipeline {
 
     fn begin(&mut self, ticket: Ticket, now: Moment) {
         let Some(held) = self.held.get_mut(&ticket) else { return };
+        if held.received.as_ref().is_some_and(|received| received.decoded.is_marker) {
+            self.counts.markers(1);
+            return self.settle(ticket, now.at);
+        }
         if held.deadline_us().is_some_and(|deadline| deadline <= now.unix_us) {
             if held.first_failed_at_us.is_some() {
                 // Its failure must not be forgotten with it.

@@ -5,8 +5,8 @@ use correio_message::MessageId;
 /// How much a window holds. Both numbers count as at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowLimits {
-    /// Messages without an answer. At most twice as many are held in all, those included whose answer is known
-    /// and whose pronouncement waits for others.
+    /// Messages without an answer when a new one is admitted. At most twice as many are held in all, those included whose
+    /// answer is known and whose pronouncement waits for others; after a loss all of them are sent again.
     pub messages: usize,
     /// Bytes of all messages held. One message larger than this is let in alone.
     pub bytes: usize,

@@ -161,9 +161,11 @@ fn the_message_that_ended_the_channel_can_be_withdrawn_and_the_innocent_are_sent
     window.on_publishing(id("culprit"), "culprit", 1, at(10));
     window.on_publishing(id("innocent"), "innocent", 1, at(10));
     window.on_channel_lost();
-    assert_eq!(window.withdraw_first(), Some((id("culprit"), "culprit", 1)));
+    assert_eq!(window.first_waiting(), Some(&id("culprit")));
+    assert_eq!(window.withdraw(&id("culprit")), Some(("culprit", 1)));
+    assert_eq!(window.withdraw(&id("culprit")), None);
     assert_eq!(window.next_resend().map(|(_, message)| *message), Some("innocent"));
-    assert_eq!(window.withdraw_first(), None);
+    assert_eq!(window.first_waiting(), None);
     assert_eq!((window.held(), window.held_bytes()), (1, 1));
 }
 

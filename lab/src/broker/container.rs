@@ -1,6 +1,6 @@
 //! A node as a Docker container: the same faults, by `docker kill`, `docker pause` and `docker start`.
 
-use super::{LabError, run::run};
+use super::{LabError, node_files::NODE_FILES, run::run};
 use std::{path::Path, time::Duration};
 use tokio::process::Command;
 
@@ -16,22 +16,18 @@ impl NodeContainer {
         folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Creates the container with its files; it does not run yet.
-    pub(crate) async fn create(
-        image: &str,
-        folder: &Path,
-        amqp_port: u16,
-        dashboard_port: Option<u16>,
-    ) -> Result<Self, LabError> {
+    /// Creates the container with its files, and with ports outside for those inside; it does not run yet.
+    pub(crate) async fn create(image: &str, folder: &Path, ports: &[(Option<u16>, u16)]) -> Result<Self, LabError> {
         let name = Self::name_for(folder);
         let mut create = docker(&["create", "--hostname", "correio-lab", "--name", &name]);
-        create.args(["-p", &format!("127.0.0.1:{amqp_port}:{AMQP_INSIDE}")]);
-        if let Some(port) = dashboard_port {
-            create.args(["-p", &format!("127.0.0.1:{port}:{DASHBOARD_INSIDE}")]);
+        for (outside, inside) in ports {
+            if let Some(outside) = outside {
+                create.args(["-p", &format!("127.0.0.1:{outside}:{inside}")]);
+            }
         }
         run(create.arg(image), IMAGE_COMES).await?;
         let container = Self { name };
-        for file in ["rabbitmq.conf", "enabled_plugins", "definitions.json"] {
+        for file in NODE_FILES.iter().filter(|file| folder.join(file).exists()) {
             let to = format!("{}:{FILES_INSIDE}/{file}", container.name);
             run(docker(&["cp"]).arg(folder.join(file)).arg(to), ENGINE_ANSWERS).await?;
         }
@@ -92,5 +88,7 @@ pub(crate) const FILES_INSIDE: &str = "/etc/rabbitmq";
 pub(crate) const AMQP_INSIDE: u16 = 5672;
 /// The dashboard's port inside the container.
 pub(crate) const DASHBOARD_INSIDE: u16 = 15672;
+/// The port for AMQP over TLS inside the container.
+pub(crate) const TLS_INSIDE: u16 = 5671;
 const ENGINE_ANSWERS: Duration = Duration::from_secs(30);
 const IMAGE_COMES: Duration = Duration::from_secs(300);

@@ -32,6 +32,7 @@ mod process;
 mod queues;
 pub(crate) mod run;
 mod server;
+mod tls_listener;
 mod watchdog;
 
 pub use error::LabError;
@@ -41,4 +42,5 @@ pub use node::{Login, Node, NodeOptions};
 pub(crate) use ports::free_port;
 pub use queues::QueueKind;
 pub use server::Server;
+pub use tls_listener::TlsListener;
 pub(crate) use watchdog::MARK;

@@ -2,7 +2,7 @@
 
 use super::{
     LabError, Server,
-    container::{AMQP_INSIDE, DASHBOARD_INSIDE, FILES_INSIDE, NodeContainer},
+    container::{AMQP_INSIDE, DASHBOARD_INSIDE, FILES_INSIDE, NodeContainer, TLS_INSIDE},
     hello::ask_version,
     node_faults::DIES,
     node_files::Files,
@@ -11,10 +11,11 @@ use super::{
     process::NodeProcess,
     run::run,
     server::ServerKind,
+    tls_listener::TlsListener,
     watchdog::Watchdog,
 };
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Mutex, OnceLock},
     time::{Duration, Instant},
 };
@@ -32,13 +33,21 @@ pub struct NodeOptions {
     /// AMQP on port 5672, where programs look without being told, if that is free. A test never wants this: other programs could
     /// find its node.
     pub usual_port: bool,
+    /// A second listener, with TLS.
+    pub tls: Option<TlsListener>,
     /// How long the node may take to come up.
     pub boot_deadline: Duration,
 }
 
 impl Default for NodeOptions {
     fn default() -> Self {
-        Self { with_project_files: true, dashboard: false, usual_port: false, boot_deadline: Duration::from_secs(90) }
+        Self {
+            with_project_files: true,
+            dashboard: false,
+            usual_port: false,
+            tls: None,
+            boot_deadline: Duration::from_secs(90),
+        }
     }
 }
 
@@ -82,6 +91,7 @@ pub struct Node {
     pub(super) backend: Backend,
     amqp_port: u16,
     dashboard_port: Option<u16>,
+    tls_port: Option<u16>,
     lab_password: String,
     boot_deadline: Duration,
     version: OnceLock<String>,
@@ -152,6 +162,11 @@ impl Node {
     /// The port on 127.0.0.1 that speaks AMQP: what a proxy leads to.
     pub fn amqp_address(&self) -> std::net::SocketAddr {
         ([127, 0, 0, 1], self.amqp_port).into()
+    }
+
+    /// The port on 127.0.0.1 that speaks AMQP over TLS, when the node was started with one.
+    pub fn tls_address(&self) -> Option<std::net::SocketAddr> {
+        self.tls_port.map(|port| ([127, 0, 0, 1], port).into())
     }
 
     /// The URL for this user, password included.
@@ -229,23 +244,31 @@ impl Node {
             true if is_free(USUAL_DASHBOARD) => Some(USUAL_DASHBOARD),
             true => Some(free_port()?),
         };
+        let tls_port = options.tls.as_ref().map(|_| free_port()).transpose()?;
+        let tls = |address, port: Option<u16>| {
+            let listener = options.tls.as_ref()?;
+            Some((listener, (address, port?)))
+        };
         let lab_password = format!("{:x}{:x}", Uuid::now_v7().as_u128() as u64, Uuid::now_v7().as_u128() as u64);
-        let files = |amqp, dashboard, definitions_at: PathBuf| {
+        let files = |amqp, dashboard, tls, seen_at: &Path| {
             let project = options.with_project_files;
-            Files { project, amqp, dashboard, definitions_at: &definitions_at, lab_password: &lab_password }
-                .write(&folder)
+            Files { project, amqp, dashboard, tls, seen_at, lab_password: &lab_password }.write(&folder)
         };
         let backend = match &server.kind {
             ServerKind::Programs(programs) => {
                 let here = "127.0.0.1";
-                files((here, amqp_port), dashboard_port.map(|port| (here, port)), folder.join("definitions.json"))?;
+                let tls = tls(here, tls_port);
+                files((here, amqp_port), dashboard_port.map(|port| (here, port)), tls, &folder)?;
                 Backend::Process(NodeProcess::new(programs.clone(), &folder, free_port()?, free_port()?)?)
             }
             ServerKind::Image(image) => {
                 let all = "0.0.0.0";
-                let inside = Path::new(FILES_INSIDE).join("definitions.json");
-                files((all, AMQP_INSIDE), dashboard_port.map(|_| (all, DASHBOARD_INSIDE)), inside)?;
-                Backend::Container(NodeContainer::create(image, &folder, amqp_port, dashboard_port).await?)
+                let tls = tls(all, tls_port.map(|_| TLS_INSIDE));
+                let inside = Path::new(FILES_INSIDE);
+                files((all, AMQP_INSIDE), dashboard_port.map(|_| (all, DASHBOARD_INSIDE)), tls, inside)?;
+                let outside =
+                    [(Some(amqp_port), AMQP_INSIDE), (dashboard_port, DASHBOARD_INSIDE), (tls_port, TLS_INSIDE)];
+                Backend::Container(NodeContainer::create(image, &folder, &outside).await?)
             }
         };
         Ok(Self {
@@ -253,6 +276,7 @@ impl Node {
             backend,
             amqp_port,
             dashboard_port,
+            tls_port,
             lab_password,
             boot_deadline: options.boot_deadline,
             version: OnceLock::new(),
@@ -285,16 +309,17 @@ impl Node {
         Ok(())
     }
 
-    /// Ready is: the broker introduces itself, the lab's user may log in, and the dashboard's port is open.
+    /// Ready is: the broker introduces itself, the lab's user may log in, and the dashboard's port and that of TLS are
+    /// open.
     async fn is_ready(&self) -> Result<(), String> {
         let version =
             ask_version(self.amqp_port).await.map_err(|error| format!("its AMQP port does not answer: {error}"))?;
         let _ = self.version.set(version);
         self.logs_in().await.map_err(|error| error.to_string())?;
-        if let Some(port) = self.dashboard_port {
-            TcpStream::connect(("127.0.0.1", port))
-                .await
-                .map_err(|error| format!("its dashboard does not answer: {error}"))?;
+        for (what, port) in [("dashboard", self.dashboard_port), ("port with TLS", self.tls_port)] {
+            let Some(port) = port else { continue };
+            let connecting = TcpStream::connect(("127.0.0.1", port));
+            connecting.await.map_err(|error| format!("its {what} does not answer: {error}"))?;
         }
         Ok(())
     }

@@ -3,7 +3,11 @@
 //! With the project's files the node has the exchanges, queues and users that everybody has, in the same words; only what
 //! says where the node lives (ports, logs, limits) is replaced. Without them it is empty: one vhost, the same users.
 
-use super::{LabError, node::Login};
+use super::{
+    LabError,
+    node::Login,
+    tls_listener::{self, TlsListener},
+};
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 
@@ -16,8 +20,10 @@ pub(crate) struct Files<'a> {
     pub(crate) amqp: (&'a str, u16),
     /// Address and port of the dashboard, if it has one.
     pub(crate) dashboard: Option<(&'a str, u16)>,
-    /// Where the node itself sees the definitions.
-    pub(crate) definitions_at: &'a Path,
+    /// The listener with TLS, if there is one, with its address and port.
+    pub(crate) tls: Option<(&'a TlsListener, (&'a str, u16))>,
+    /// Where the node itself sees the folder with these files.
+    pub(crate) seen_at: &'a Path,
     /// The password of the lab's own user.
     pub(crate) lab_password: &'a str,
 }
@@ -35,7 +41,10 @@ impl Files<'_> {
             let path = folder.join(name);
             fs::write(&path, text).map_err(LabError::file("write", &path))?;
         }
-        Ok(())
+        match self.tls {
+            Some((listener, _)) => listener.copy_into(folder),
+            None => Ok(()),
+        }
     }
 
     fn configuration(&self) -> String {
@@ -50,7 +59,10 @@ impl Files<'_> {
         }
         let (address, port) = self.amqp;
         text.push_str(&format!("listeners.tcp.1 = {address}:{port}\n"));
-        text.push_str(&format!("load_definitions = {}\n", self.definitions_at.display()));
+        text.push_str(&format!("load_definitions = {}\n", self.seen_at.join("definitions.json").display()));
+        if let Some((listener, listens)) = self.tls {
+            text.push_str(&listener.configuration(listens, self.seen_at));
+        }
         if let Some((address, port)) = self.dashboard {
             text.push_str(&format!("management.tcp.ip = {address}\nmanagement.tcp.port = {port}\n"));
         }
@@ -113,9 +125,20 @@ fn project_definitions() -> Result<Value, LabError> {
     })
 }
 
+/// Every file that a node may have.
+pub(crate) const NODE_FILES: [&str; 6] = [
+    "rabbitmq.conf",
+    "enabled_plugins",
+    "definitions.json",
+    tls_listener::AUTHORITIES,
+    tls_listener::CERTIFICATE,
+    tls_listener::KEY,
+];
+
 /// Keys of the project's `rabbitmq.conf` that say where a node lives; here it lives elsewhere.
 const REPLACED: &[&str] = &[
     "listeners.",
+    "ssl_options.",
     "management.tcp.",
     "management.ssl.",
     "management.listener.",

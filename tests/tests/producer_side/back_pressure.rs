@@ -7,10 +7,11 @@ use correio_lab::{
     faults::{Direction, Ending, Proxy},
 };
 use correio_producer::{
-    Address, Destination, Health, Message, Outcome, Producer, ProducerSettings, Route, SendFailure, ShortText,
+    Address, Destination, Health, HealthWatch, Key, Message, Outcome, Producer, ProducerSettings, Route, SendFailure,
+    ShortText,
 };
 use correio_tests::queues::{fresh, take_all};
-use tokio::{sync::watch, time::timeout};
+use tokio::time::{sleep, timeout};
 
 const CLOSE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,9 +30,9 @@ fn at(url: &str) -> ProducerSettings {
     ProducerSettings::new(Address::parse(url).unwrap(), "tests").unwrap().confirm_deadline(PATIENCE)
 }
 
-async fn until(health: &mut watch::Receiver<Health>, wanted: impl FnMut(&Health) -> bool) {
-    let has_come = matches!(timeout(PATIENCE, health.wait_for(wanted)).await, Ok(Ok(_)));
-    assert!(has_come, "it is {:?}", *health.borrow());
+async fn until(health: &mut HealthWatch, wanted: impl FnMut(&Health) -> bool) {
+    let has_come = matches!(timeout(PATIENCE, health.until(wanted)).await, Ok(Some(_)));
+    assert!(has_come, "it is {:?}", health.now());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,6 +56,34 @@ async fn what_was_never_published_by_its_deadline_comes_back_and_is_nowhere() {
         proxy.stop().await;
         let there = take_all(node, &queue).await;
         assert!(there.iter().all(|envelope| &envelope.body[..] == b"first"), "not sent, and yet on the queue");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_message_that_was_never_published_comes_back_what_its_key_had_behind_it() {
+    for_each(async |node| {
+        let (queue, proxy) = (queue(node).await, Proxy::start(node.amqp_address()).await.unwrap());
+        let settings = at(&node.amqp_url_through(Login::Lab, proxy.address()));
+        let deadline = Duration::from_secs(3);
+        let producer = Producer::connect(settings.window(1).confirm_deadline(deadline)).await.unwrap();
+        until(&mut producer.health(), Health::is_good).await;
+        proxy.swallow(Direction::BrokerToClient);
+        let keyed = |key: &str| Message::new(to(&queue), key.to_owned()).with_key(Key::new(key).unwrap());
+        let in_the_way = producer.submit(Message::new(to(&queue), "x")).await.unwrap();
+        let first = producer.submit(keyed("a")).await.unwrap();
+        sleep(deadline / 3).await;
+        let second = producer.submit(keyed("a")).await.unwrap();
+        let mut waited = Vec::new();
+        for receipt in [first, second] {
+            let back = timeout(PATIENCE, receipt).await.unwrap().expect_err("it was never published");
+            let SendFailure::NotPublished { waited: so_long } = back.cause else { panic!("{back}") };
+            waited.push(so_long);
+        }
+        assert_eq!(waited[0], waited[1], "the second before its own deadline, for the sake of the first");
+        assert!(matches!(timeout(PATIENCE, in_the_way).await.unwrap().unwrap(), Outcome::Unknown { .. }));
+        producer.close(CLOSE).await;
+        proxy.stop().await;
     })
     .await;
 }
@@ -110,7 +139,7 @@ async fn a_memory_alarm_is_seen_what_is_sent_under_it_waits_and_is_confirmed_whe
         until(&mut health, Health::is_good).await;
         assert_eq!((producer.counts().reconnected, take_all(node, &queue).await.len()), (0, 20));
         producer.close(CLOSE).await;
-        assert_eq!(*health.borrow(), Health::default(), "no channel is left");
+        assert_eq!(health.now(), Health { channels: 2, open: 0, blocked: 0 }, "none is left");
     })
     .await;
 }
@@ -137,23 +166,26 @@ async fn that_the_broker_is_away_is_seen_and_that_it_is_back() {
 async fn one_message_at_fault_among_hundreds_costs_a_channel_for_each_halving_and_the_others_nothing() {
     for_each(async |node| {
         let queue = queue(node).await;
-        let producer = Producer::connect(at(&node.amqp_url(Login::Lab))).await.unwrap();
         let nowhere = ShortText::new("no-such-exchange").unwrap();
         let bad = Destination::Route(Route { exchange: nowhere, routing_key: ShortText::new("x").unwrap() });
-        let mut receipts = Vec::new();
-        for number in 0..600 {
-            let is_bad = number == 400;
-            let to = if is_bad { bad.clone() } else { to(&queue) };
-            receipts.push((is_bad, producer.submit(Message::new(to, format!("{number}"))).await.unwrap()));
+        // Near the front, the broker closes the channel while the others are still being published on it.
+        for culprit in [5, 700] {
+            let producer = Producer::connect(at(&node.amqp_url(Login::Lab))).await.unwrap();
+            let mut receipts = Vec::new();
+            for number in 0..1_000 {
+                let is_bad = number == culprit;
+                let to = if is_bad { bad.clone() } else { to(&queue) };
+                receipts.push((is_bad, producer.submit(Message::new(to, format!("{number}"))).await.unwrap()));
+            }
+            for (is_bad, receipt) in receipts {
+                let outcome = timeout(PATIENCE, receipt).await.unwrap().unwrap();
+                assert_eq!(matches!(outcome, Outcome::Unroutable { .. }), is_bad, "{outcome}");
+                assert!(is_bad || outcome.is_confirmed(), "{outcome}");
+            }
+            let reconnected = producer.counts().reconnected;
+            assert!((1..=12).contains(&reconnected), "{reconnected} channels for one message at fault");
+            producer.close(CLOSE).await;
         }
-        for (is_bad, receipt) in receipts {
-            let outcome = timeout(PATIENCE, receipt).await.unwrap().unwrap();
-            assert_eq!(matches!(outcome, Outcome::Unroutable { .. }), is_bad, "{outcome}");
-            assert!(is_bad || outcome.is_confirmed(), "{outcome}");
-        }
-        let reconnected = producer.counts().reconnected;
-        assert!((1..=12).contains(&reconnected), "{reconnected} channels for one message at fault");
-        producer.close(CLOSE).await;
     })
     .await;
 }

@@ -110,7 +110,7 @@ async fn a_void_number_travels_on_the_next_message_of_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_key_gets_a_marker_and_one_without_a_decision_does_not() {
+async fn an_idle_key_gets_a_marker_and_one_without_a_decision_when_its_producer_closes() {
     for_each(async |node| {
         for on_hole in [OnHole::Void, OnHole::Stop] {
             let queue = fresh("q");
@@ -119,7 +119,7 @@ async fn an_idle_key_gets_a_marker_and_one_without_a_decision_does_not() {
             let url = node.amqp_url_through(Login::Lab, proxy.address());
             let settings = settings(&url).confirm_deadline(Duration::from_secs(2)).on_hole(on_hole);
             let producer = Producer::connect(settings).await.unwrap();
-            producer.health().wait_for(Health::is_good).await.unwrap();
+            producer.health().until(Health::is_good).await.unwrap();
             let to = to("", &queue);
             assert!(producer.send(keyed(&to, "a", "one")).await.unwrap().is_confirmed());
             // Number 2 never arrives, however often it is sent.
@@ -127,9 +127,9 @@ async fn an_idle_key_gets_a_marker_and_one_without_a_decision_does_not() {
             let lost = producer.submit(keyed(&to, "a", "two")).await.unwrap();
             assert!(matches!(timeout(PATIENCE, lost).await.unwrap().unwrap(), Outcome::Unknown { tries: 1.. }));
             proxy.pass();
-            let mut wanted = vec![(1, "one".to_owned(), vec![])];
+            let wanted = vec![(1, "one".to_owned(), vec![]), (2, "marker".to_owned(), vec![])];
+            assert_eq!(producer.holes().len(), usize::from(on_hole == OnHole::Stop));
             if on_hole == OnHole::Void {
-                wanted.push((2, "marker".to_owned(), vec![]));
                 let until = Instant::now() + PATIENCE;
                 while node.queue_depth(&queue).await.unwrap() < 2 {
                     assert!(Instant::now() < until, "no marker came");
@@ -165,6 +165,71 @@ async fn closing_declares_what_is_void_at_once() {
         producer.close(CLOSE).await;
         let there = places(node, &full).await;
         assert_eq!(there, [(before + 1, "marker".to_owned(), vec![])]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_counts_for_what_is_handed_in_after_it() {
+    for_each(async |node| {
+        let (queue, exchange) = unbound(node).await;
+        let settings = settings(&node.amqp_url(Login::Lab)).window(1);
+        let (to, producer) = (to(&exchange, &queue), Producer::connect(settings).await.unwrap());
+        let first = producer.submit(keyed(&to, "a", "one")).await.unwrap();
+        let second = producer.submit(keyed(&to, "a", "two")).await.unwrap();
+        let mut others = Vec::new();
+        for _ in 0..200 {
+            others.push(producer.submit(Message::new(self::to("", &queue), "other")).await.unwrap());
+        }
+        let third = producer.submit(keyed(&to, "a", "three")).await.unwrap();
+        let id = first.id().clone();
+        assert!(matches!(first.await.unwrap(), Outcome::Unroutable { .. }));
+        // The second is back already; were the third let through now, a second one that is sent again would come behind it.
+        producer.void(&id).await.unwrap();
+        assert_eq!(stopped_by(second.await), id);
+        assert_eq!(stopped_by(third.await), id);
+        let fourth = producer.send(keyed(&to, "a", "four")).await.unwrap();
+        assert!(matches!(fourth, Outcome::Unroutable { .. }), "published: {fourth}");
+        for other in others {
+            assert!(other.await.unwrap().is_confirmed());
+        }
+        producer.close(CLOSE).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_id_on_two_lines_leaves_one_hole_to_decide_about_and_no_key_stops_for_ever() {
+    for_each(async |node| {
+        let (queue, exchange) = unbound(node).await;
+        let producer = Producer::connect(settings(&node.amqp_url(Login::Lab))).await.unwrap();
+        let (here, there) = (to(&exchange, &queue), to(&exchange, "elsewhere"));
+        let id = hole(&producer, &here).await;
+        let twin = keyed(&there, "a", "twin").with_id(id.clone());
+        assert!(matches!(producer.send(twin).await.unwrap(), Outcome::Unroutable { .. }));
+        assert_eq!(producer.holes(), std::slice::from_ref(&id));
+        let next = producer.send(keyed(&there, "a", "next")).await.unwrap();
+        assert!(matches!(next, Outcome::Unroutable { .. }), "its number was void at once");
+        exchange_with(node, &exchange, &[&queue]).await;
+        assert!(producer.resend(&id).await.unwrap().await.unwrap().is_confirmed());
+        assert!(producer.send(keyed(&here, "a", "two")).await.unwrap().is_confirmed());
+        producer.close(CLOSE).await;
+        assert_eq!(places(node, &queue).await.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_nobody_subscribed_to_stops_no_key() {
+    for_each(async |node| {
+        let producer = Producer::connect(settings(&node.amqp_url(Login::Producer))).await.unwrap();
+        let event = Destination::topic(fresh("nobody.cares")).unwrap();
+        for _ in 0..2 {
+            let outcome = producer.send(keyed(&event, "a", "x")).await.unwrap();
+            assert!(matches!(outcome, Outcome::Unroutable { .. }), "{outcome}");
+        }
+        assert_eq!(producer.holes(), []);
+        producer.close(CLOSE).await;
     })
     .await;
 }

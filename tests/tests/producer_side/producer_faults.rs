@@ -251,7 +251,7 @@ async fn closing_gives_up_on_a_silent_broker_in_bounded_time_and_says_unknown() 
     for_each(async |node| {
         let (queue, proxy) = (queue(node).await, Proxy::start(node.amqp_address()).await.unwrap());
         let producer = Producer::connect(through(node, &proxy)).await.unwrap();
-        producer.health().wait_for(Health::is_good).await.unwrap();
+        producer.health().until(Health::is_good).await.unwrap();
         proxy.stall(true);
         let receipts = submit(&producer, &queue, 10).await;
         timeout(PATIENCE, producer.close(Duration::from_secs(1))).await.unwrap();

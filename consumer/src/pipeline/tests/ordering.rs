@@ -51,6 +51,26 @@ fn a_duplicate_a_dead_letter_and_an_unreadable_message_leave_no_gap() {
 }
 
 #[test]
+fn a_marker_fills_its_numbers_when_its_turn_comes_and_is_acknowledged_no_sooner() {
+    let mut h = History::of(ordered(4, 16));
+    h.deliver(&numbered("a1", "a", 1));
+    h.deliver(&numbered("a4", "a", 4));
+    let mut sequence = numbered("a3", "a", 3).sequence.unwrap();
+    sequence.voids = Voids::new([NonZeroU64::new(2).unwrap()]);
+    let route = Destination::queue("q").unwrap().route();
+    let marker = h.deliver_envelope(Envelope::marker(route, &MessageId::new("m").unwrap(), &sequence));
+    // Were it acknowledged now, a consumer that takes over would wait for 2 and 3 in vain.
+    assert!(!h.acknowledged.contains(&marker));
+    h.done("a1");
+    assert_eq!(h.running(), ["a4"]);
+    h.done("a4");
+    h.pass(SECOND);
+    assert!(h.acknowledged.contains(&marker));
+    let tally = h.tally();
+    assert_eq!((tally.markers, tally.handled, tally.gaps, tally.without_id), (1, 2, 0, 0));
+}
+
+#[test]
 fn a_gap_is_waited_for_then_given_up_and_counted_and_what_comes_late_is_handled_and_counted() {
     let mut h = History::of(ordered(4, 16));
     h.deliver(&numbered("a1", "a", 1));
