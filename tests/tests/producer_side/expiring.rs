@@ -94,7 +94,7 @@ async fn what_expires_before_its_turn_comes_back_while_the_broker_is_away() {
         proxy.refuse_new(true).await;
         proxy.cut(Ending::Reset).await;
         let mut health = producer.health();
-        timeout(PATIENCE, health.wait_for(|health| health.open == 0)).await.unwrap().unwrap();
+        timeout(PATIENCE, health.until(|health| health.open == 0)).await.unwrap().unwrap();
         let (short, long) = (Duration::from_millis(300), Duration::from_millis(600));
         let began = Instant::now();
         let first = producer.submit(expiring(&queue, "short", short)).await.unwrap();
