@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use correio_broker_config::retry_queue_name;
+use correio_broker_config::{DEFAULT_RETRY_DELAYS, Topology, delay_name, retry_queue_name};
 use correio_message::{Destination, Envelope, Exchange, MailboxName, Message, Route, ShortText, TooLong};
 
 use crate::outcome::Outcome;
@@ -68,17 +68,21 @@ impl Delayed {
     }
 }
 
-/// The outcome in words that lead on: what nobody's delay queue took is unroutable in the broker's.
-pub(crate) fn explained(outcome: Outcome, route: &Route) -> Outcome {
+/// The outcome in words that lead on: what nobody's delay queue took is unroutable in the broker's. Which delays a queue has
+/// cannot be read over AMQP; those that this producer itself has declared are known.
+pub(crate) fn explained(outcome: Outcome, route: &Route, declared: Option<&Topology>) -> Outcome {
     match outcome {
-        Outcome::Unroutable { reason, tries } if route.exchange == Exchange::Retry.as_str() => {
-            Outcome::Unroutable { reason: reason + &no_such_delay(&route.routing_key), tries }
+        // A missing exchange (404) says all there is to say.
+        Outcome::Unroutable { reason, tries }
+            if route.exchange == Exchange::Retry.as_str() && reason.starts_with("312") =>
+        {
+            Outcome::Unroutable { reason: reason + &no_such_delay(&route.routing_key, declared), tries }
         }
         other => other,
     }
 }
 
-fn no_such_delay(delay_queue: &ShortText) -> String {
+fn no_such_delay(delay_queue: &ShortText, declared: Option<&Topology>) -> String {
     let name = delay_queue.as_str();
     let Some((queue, delay)) = name.rsplit_once(".retry.") else { return String::new() };
     if let Some(mailbox) = queue.strip_prefix(MailboxName::PREFIX) {
@@ -86,10 +90,22 @@ fn no_such_delay(delay_queue: &ShortText) -> String {
             ": there is no queue {name}; the mailbox {mailbox} has not been made, or its owner has no retry after {delay}"
         );
     }
+    let delays = match delays_of(queue, declared) {
+        known if known.is_empty() => {
+            format!("{} unless made otherwise; none where ordered", DEFAULT_RETRY_DELAYS.map(delay_name).join(", "))
+        }
+        known => format!("as declared here: {}", known.join(", ")),
+    };
     format!(
-        ": there is no queue {name}; queue {queue} has not been made, or not with this delay: `broker apply --queue {queue} \
-         --delays {delay}` makes both (an ordered queue has no delays)"
+        ": there is no queue {name}; queue {queue} has not been made, or not with this delay (its delays are {delays}): \
+         `broker apply --queue {queue} --delays {delay}` makes both"
     )
+}
+
+/// As their queues' names have them, the shortest first.
+fn delays_of<'t>(queue: &str, declared: Option<&'t Topology>) -> Vec<&'t str> {
+    let delay_of = |name: &'t str| name.strip_prefix(queue)?.strip_prefix(".retry.");
+    declared.iter().flat_map(|topology| topology.queues()).filter_map(|q| delay_of(q.name().as_str())).collect()
 }
 
 /// As the delays of work queues are.
@@ -98,6 +114,8 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
+    use correio_broker_config::WorkQueue;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -144,20 +162,35 @@ mod tests {
 
     #[test]
     fn a_delay_that_its_queue_does_not_have_is_unroutable_and_says_how_to_make_it() {
-        let reason = |delay_queue: &str, exchange: Exchange| {
-            let route = Route { exchange: exchange.name(), routing_key: ShortText::new(delay_queue).unwrap() };
-            match explained(Outcome::Unroutable { reason: "312 NO_ROUTE".to_owned(), tries: 1 }, &route) {
-                Outcome::Unroutable { reason, tries: 1 } => reason,
-                other => panic!("{other}"),
-            }
-        };
-        let said = reason("orders.retry.7s", Exchange::Retry);
+        let said = reason("312 NO_ROUTE", "orders.retry.7s", Exchange::Retry, None);
         assert!(
             said.starts_with("312 NO_ROUTE: ") && said.contains("broker apply --queue orders --delays 7s"),
             "{said}"
         );
-        let said = reason("correio.mailbox.ana.retry.7s", Exchange::Retry);
+        assert!(said.contains("its delays are 1s, 2s, 4s, 8s, 16s unless made otherwise"), "{said}");
+        let said = reason("312 NO_ROUTE", "correio.mailbox.ana.retry.7s", Exchange::Retry, None);
         assert!(said.contains("mailbox ana") && !said.contains("broker apply"), "{said}");
-        assert_eq!(reason("orders", Exchange::Queue), "312 NO_ROUTE");
+        assert_eq!(reason("312 NO_ROUTE", "orders", Exchange::Queue, None), "312 NO_ROUTE");
+        assert_eq!(reason("404 NOT_FOUND", "orders.retry.7s", Exchange::Retry, None), "404 NOT_FOUND");
+    }
+
+    #[test]
+    fn the_delays_that_this_producer_has_declared_are_named() {
+        let with_delays = |queue, delays: &[_]| WorkQueue::shared_with_delays(queue, delays).unwrap();
+        let topology = Topology::exchanges_only()
+            .with(&with_delays("orders", &[90 * SECOND, SECOND / 2]))
+            .with(&with_delays("orders.old", &[3 * SECOND]));
+        let said = reason("312 NO_ROUTE", "orders.retry.7s", Exchange::Retry, Some(&topology));
+        assert!(said.contains("(its delays are as declared here: 500ms, 90s)"), "{said}");
+        let said = reason("312 NO_ROUTE", "others.retry.7s", Exchange::Retry, Some(&topology));
+        assert!(said.contains("unless made otherwise"), "{said}");
+    }
+
+    fn reason(broker_said: &str, delay_queue: &str, exchange: Exchange, declared: Option<&Topology>) -> String {
+        let route = Route { exchange: exchange.name(), routing_key: ShortText::new(delay_queue).unwrap() };
+        match explained(Outcome::Unroutable { reason: broker_said.to_owned(), tries: 1 }, &route, declared) {
+            Outcome::Unroutable { reason, tries: 1 } => reason,
+            other => panic!("{other}"),
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use correio_broker_config::Topology;
 use correio_message::{Destination, Durability, Envelope, Key, MessageId, Route, Sequence};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -41,6 +42,8 @@ pub(crate) struct Outgoing {
     /// Keys with void numbers that no message of theirs has declared by then.
     markers: BTreeSet<(Instant, Route, Key, u32)>,
     confirm_deadline: Duration,
+    /// What this producer declares, if it does.
+    declared: Option<Topology>,
     counters: Arc<Counters>,
 }
 
@@ -59,11 +62,12 @@ pub(crate) struct OutgoingRules {
     pub(crate) on_hole: OnHole,
     pub(crate) registry: HoleRegistry,
     pub(crate) confirm_deadline: Duration,
+    pub(crate) declared: Option<Topology>,
 }
 
 impl Outgoing {
     pub(crate) fn new(rules: OutgoingRules, entries: mpsc::Receiver<Entry>, counters: Arc<Counters>) -> Self {
-        let OutgoingRules { channel, queue_limit, on_hole, registry, confirm_deadline } = rules;
+        let OutgoingRules { channel, queue_limit, on_hole, registry, confirm_deadline, declared } = rules;
         Self {
             entries,
             queue: VecDeque::new(),
@@ -77,6 +81,7 @@ impl Outgoing {
             channel,
             markers: BTreeSet::new(),
             confirm_deadline,
+            declared,
             counters,
         }
     }
@@ -173,7 +178,7 @@ impl Outgoing {
 
     /// A message that was published has ended. Its sender is told last: what is to be seen of it is so by then.
     pub(crate) fn on_ended(&mut self, id: MessageId, mut held: Held, outcome: Outcome) {
-        let outcome = explained(outcome, &held.envelope.route);
+        let outcome = explained(outcome, &held.envelope.route, self.declared.as_ref());
         let reply = held.reply.take();
         let is_hole = held.sequence.is_some() && !outcome.is_confirmed();
         if held.purpose == Purpose::Message {

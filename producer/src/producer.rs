@@ -114,6 +114,7 @@ impl Producer {
                 on_hole: settings.on_hole,
                 registry: holes.clone(),
                 confirm_deadline: settings.confirm_deadline,
+                declared: settings.topology.clone(),
             };
             let channel = PublishingChannel::new(
                 &settings,

@@ -22,7 +22,8 @@ impl Producer {
     /// a high priority for longer). One that is sent twice waits twice, and is handled once.
     ///
     /// A queue has the delays that it was made with: those of its retries (1, 2, 4, 8 and 16 s unless said otherwise), and what
-    /// `broker apply --queue orders --delays 30s,5m` adds. Another delay is [`Outcome::Unroutable`], with a reason that says so.
+    /// `broker apply --queue orders --delays 30s,5m` adds. Another delay is [`Outcome::Unroutable`], with a reason that
+    /// names those and that command.
     ///
     /// # Errors
     ///

@@ -297,6 +297,9 @@ fn way_out(args: &SendArgs) -> Option<String> {
             "no queue is bound to the exchange correio.queue as {queue}: make one with: broker apply --queue {queue}; one of \
              your own is reached by --exchange and --routing-key"
         )
+    } else if let (Some(name), Some(delay)) = (&destination.mailbox, args.after) {
+        let (name, delay) = (quoted(name), delay_name(delay));
+        format!("the mailbox {name} has no retry after {delay}, which its owner sets, or nobody has made it")
     } else if let Some(name) = &destination.mailbox {
         let name = quoted(name);
         format!("nobody has made the mailbox {name}: its owner does with: consumer run --mailbox {name}")

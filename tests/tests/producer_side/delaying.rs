@@ -144,6 +144,7 @@ async fn a_delay_that_the_queue_was_not_made_with_is_unroutable_and_says_how_to_
         let Outcome::Unroutable { reason, .. } = &outcome else { panic!("{outcome}") };
         let command = format!("broker apply --queue {queue} --delays 7s");
         assert!(reason.starts_with("312") && reason.contains(&command), "{reason}");
+        assert!(reason.contains("1s, 2s, 4s, 8s, 16s"), "{reason}");
         let ana = Message::new(Destination::mailbox(fresh("ana")).unwrap(), "m");
         let outcome = producer.send_after(ana, Duration::from_secs(1)).await.unwrap();
         assert!(outcome.to_string().contains("has not been made"), "{outcome}");
