@@ -8,12 +8,12 @@ use correio_lab::{
 };
 use correio_message::{DeadLetter, DeadReason};
 use correio_producer::{
-    Address, Key, KeyConflict, Message, Outcome, Priority, Producer, ProducerSettings, SendFailure,
+    Address, Key, KeyConflict, Message, Outcome, Priority, Producer, ProducerSettings, RequestError, SendFailure,
 };
 use correio_tests::{
     consuming::{Running, Seen, consumer, message, shared, until, until_depth},
     programs::Program,
-    queues::take_all,
+    queues::{fresh, take_all},
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -113,6 +113,35 @@ async fn what_expires_before_its_turn_comes_back_while_the_broker_is_away() {
         assert_eq!(there, ["n"], "what came back left no trace");
         producer.close(CLOSE).await;
         proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_expires_before_its_turn_comes_back_and_its_deadline_has_not_passed() {
+    for_each(async |node| {
+        let queue = shared(node, "asks").await;
+        let proxy = Proxy::start(node.amqp_address()).await.unwrap();
+        let url = node.amqp_url_through(Login::Producer, proxy.address());
+        let producer = Producer::connect(settings(&url).window(1).confirm_deadline(10 * PATIENCE)).await.unwrap();
+        // Makes the queue for replies.
+        let nobody = producer.request(message(&fresh("nobody"), "?"), LONG).await.unwrap_err();
+        assert!(matches!(nobody, RequestError::NoSuchService { .. }), "{nobody}");
+        proxy.lose_confirms(true);
+        let before = producer.submit(message(&queue, "takes the only place")).await.unwrap();
+        until_depth(node, &queue, 1).await;
+        let asked = producer.request(expiring(&queue, "?", Duration::from_millis(300)), LONG);
+        match timeout(PATIENCE, asked).await.expect("long before the deadline").unwrap_err() {
+            RequestError::NotSent(error) => {
+                assert!(matches!(error.cause, SendFailure::Expired { .. }), "{error}");
+                assert_eq!(&error.message.payload[..], b"?");
+            }
+            other => panic!("{other}"),
+        }
+        drop(before);
+        producer.close(Duration::ZERO).await;
+        proxy.stop().await;
+        assert_eq!(take_all(node, &queue).await.len(), 1, "what came back left no trace");
     })
     .await;
 }
