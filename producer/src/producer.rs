@@ -1,5 +1,6 @@
 //! The handle that an application sends with.
 
+mod delaying;
 mod requesting;
 
 use std::{
@@ -20,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     counts::{Counters, Counts, one},
-    error::{ForwardError, SendError, SendFailure},
+    error::{ForwardError, KeyConflict, SendError, SendFailure},
     firing_channel::FiringChannel,
     health::{Health, HealthReport, HealthWatch},
     holes::{Choice, Decision, HoleRegistry, NoSuchHole},
@@ -113,6 +114,7 @@ impl Producer {
                 on_hole: settings.on_hole,
                 registry: holes.clone(),
                 confirm_deadline: settings.confirm_deadline,
+                declared: settings.topology.clone(),
             };
             let channel = PublishingChannel::new(
                 &settings,
@@ -192,8 +194,9 @@ impl Producer {
             return Err(SendError { message: Box::new(message), cause });
         }
         let (reply, answer) = oneshot::channel();
+        let patience = self.patience().until_end_of(&message);
         let lane = self.lane(&id, message.key.as_ref());
-        lane.put_now(id.clone(), Cargo::Message(Box::new(message)), self.patience(), Some(reply)).map_err(refused)?;
+        lane.put_now(id.clone(), Cargo::Message(Box::new(message)), patience, Some(reply)).map_err(refused)?;
         one(&self.shared.counters.accepted);
         Ok(Receipt(Pending { id, answer }))
     }
@@ -203,6 +206,7 @@ impl Producer {
         if let Err(cause) = self.fits(&message) {
             return Err(SendError { message: Box::new(message), cause });
         }
+        let patience = patience.until_end_of(&message);
         let lane = self.lane(&id, message.key.as_ref());
         self.accept(lane, id, Cargo::Message(Box::new(message)), patience).await.map(Receipt).map_err(refused)
     }
@@ -232,7 +236,7 @@ impl Producer {
         let accepted = self.accept(lane, id, Cargo::Envelope(Box::new(envelope)), self.patience()).await;
         accepted.map(ForwardReceipt).map_err(|(cargo, cause)| match cargo {
             Cargo::Envelope(envelope) => ForwardError { envelope, cause },
-            Cargo::Message(_) => unreachable!("an envelope was put in"),
+            Cargo::Message(_) | Cargo::Delayed(_) => unreachable!("an envelope was put in"),
         })
     }
 
@@ -304,13 +308,13 @@ impl Producer {
             return Err(SendError { message: Box::new(message), cause: SendFailure::Closed });
         }
         let buffer = shared.fired.get_or_init(|| self.open_fire()).await;
-        match buffer.put(id.clone(), Cargo::Message(Box::new(message)), self.patience(), None).await {
+        let patience = self.patience().until_end_of(&message);
+        match buffer.put(id.clone(), Cargo::Message(Box::new(message)), patience, None).await {
             Ok(()) => Ok(id),
-            Err((Cargo::Message(message), cause)) => {
+            Err(given_back) => {
                 one(&shared.counters.fire_dropped);
-                Err(SendError { message, cause })
+                Err(refused(given_back))
             }
-            Err((Cargo::Envelope(_), _)) => unreachable!("a message was put in"),
         }
     }
 
@@ -377,8 +381,8 @@ impl Producer {
         if size > limit {
             return Err(SendFailure::TooLarge { size, limit });
         }
-        if message.key.is_some() && message.deadline_us.is_some() {
-            return Err(SendFailure::KeyWithDeadline);
+        if let Some(what) = KeyConflict::of(message) {
+            return Err(SendFailure::KeyWith { what });
         }
         headers_fit(headers_of(message))
     }
@@ -445,10 +449,7 @@ const HEADERS_LIMIT: usize = 100 * 1024;
 const GIVING_UP: Duration = Duration::from_secs(15);
 
 fn refused((cargo, cause): (Cargo, SendFailure)) -> SendError {
-    match cargo {
-        Cargo::Message(message) => SendError { message, cause },
-        Cargo::Envelope(_) => unreachable!("a message was put in"),
-    }
+    SendError { message: cargo.into_message(), cause }
 }
 
 fn headers_fit(size: usize) -> Result<(), SendFailure> {
