@@ -4,7 +4,7 @@
 //! it hands in all the others. Each is accepted when there is room for it, ends unknown or comes back at its deadline, and
 //! so makes room for the next: all of them pass through the buffer, over one dead connection and the attempts at others.
 
-use std::{collections::VecDeque, process::Stdio, time::Duration};
+use std::{process::Stdio, time::Duration};
 
 use correio_lab::{
     broker::{Login, Node},
@@ -12,9 +12,9 @@ use correio_lab::{
 };
 use correio_message::Message;
 use correio_producer::{Address, Outcome, Producer, ProducerSettings, Receipt, SendError, SendFailure};
-use futures_util::FutureExt;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Lines, stdin},
+    sync::mpsc,
     time::timeout,
 };
 
@@ -107,19 +107,27 @@ pub async fn in_child(url: &str, queue: &str, messages: u64, size: usize) -> Res
         while let Ok(Some(_)) = input.next_line().await {}
         std::process::exit(1);
     });
-    let mut wrong = 0;
-    let mut count = |end| wrong += u64::from(!is_right(&end));
-    let mut receipts: VecDeque<Receipt> = VecDeque::new();
+    // Read as they come: what comes back takes room until then.
+    let (accepted, mut receipts) = mpsc::unbounded_channel::<Receipt>();
+    let reading = tokio::spawn(async move {
+        let mut wrong = 0;
+        while let Some(receipt) = receipts.recv().await {
+            wrong += u64::from(!is_right(&receipt.await));
+        }
+        wrong
+    });
     for _ in 0..messages {
-        receipts.push_back(producer.submit(message()).await?);
-        while let Some(end) = receipts.front_mut().and_then(FutureExt::now_or_never) {
-            receipts.pop_front();
-            count(end);
+        match producer.submit(message()).await {
+            Ok(receipt) => accepted.send(receipt)?,
+            Err(error) => {
+                eprintln!("not accepted: {error}");
+                // The pending read of the standard input would hold up a polite end.
+                std::process::exit(1);
+            }
         }
     }
-    for receipt in receipts {
-        count(receipt.await);
-    }
+    drop(accepted);
+    let wrong = reading.await?;
     let (_, highest) = resident()?;
     println!("{wrong} {baseline} {highest}");
     Ok(())

@@ -4,8 +4,9 @@
 //! over with whichever confirm completes next. So returns are keyed by message id, and an answered publish is
 //! pronounced only when every publish that was outstanding when its confirm was seen has been answered too: its
 //! return, if there is one, has been seen by then. A lone publish is pronounced at once, a busy window pays no stall.
-//! This relies on lapin handing returns over first in, first out, and on RabbitMQ confirming unroutable messages in
-//! the order of their returns, or else on the shell reporting confirms in the order in which they completed.
+//! This relies on lapin handing returns over first in, first out, and then on one of these: that the shell reports confirms in
+//! the order of their publishes, and returns come in it too; that RabbitMQ confirms unroutable messages in the order of their
+//! returns (it does both); or that the shell reports confirms in the order in which they completed.
 //!
 //! When a channel is lost, what is not pronounced is sent again with the same id and in the original order, until
 //! its deadline. `Confirmed` is never said of a message that was returned or whose last sending was not acknowledged.

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::{message::Route, text::ShortText};
+use crate::{
+    message::{Message, Route},
+    text::ShortText,
+};
 
 /// A message as it stands on the wire: where it was published, its properties, its body.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,6 +119,14 @@ impl Properties {
         ];
         let fixed = 64;
         fixed + texts.into_iter().flatten().map(|t| t.as_str().len()).sum::<usize>() + headers_weight(&self.headers)
+    }
+}
+
+impl Message {
+    /// Roughly how many bytes the application's headers take.
+    #[must_use]
+    pub fn headers_weight(&self) -> usize {
+        headers_weight(&self.headers)
     }
 }
 

@@ -262,6 +262,10 @@ impl Outgoing {
         for Ready { id, held, .. } in std::mem::take(&mut self.first) {
             self.on_ended(id, held, Outcome::Unknown { tries: 1 });
         }
+    }
+
+    /// Nobody will decide about them any more.
+    pub(crate) fn forget_holes(&mut self) {
         self.holes.take_all().into_keys().for_each(|id| drop(self.registry.take(&id)));
     }
 

@@ -384,7 +384,7 @@ impl Producer {
         if let Some(what) = KeyConflict::of(message) {
             return Err(SendFailure::KeyWith { what });
         }
-        headers_fit(headers_of(message))
+        headers_fit(message.headers_weight())
     }
 
     /// As the settings say.
@@ -457,13 +457,6 @@ fn headers_fit(size: usize) -> Result<(), SendFailure> {
         return Err(SendFailure::HeadersTooLarge { size, limit: HEADERS_LIMIT });
     }
     Ok(())
-}
-
-fn headers_of(message: &Message) -> usize {
-    if message.headers.is_empty() {
-        return 0;
-    }
-    correio_message::Properties { headers: message.headers.clone(), ..Default::default() }.weight()
 }
 
 /// A source is one running producer.

@@ -192,12 +192,13 @@ impl PublishingChannel {
         let mut given_up = pin!(self.give_up.clone().cancelled_owned());
         let mut closing = pin!(self.closing.clone().cancelled_owned());
         let mut timer = pin!(sleep(STEP_DEADLINE));
+        let mut batch = Vec::with_capacity(BATCH);
         self.opened_at = Instant::now();
         self.health.on_open();
         // What was said before anybody listened.
         self.health.on_blocked(leased.is_blocked());
         loop {
-            if let Err(fault) = self.publish_what_fits(&mut confirms) {
+            if let Err(fault) = self.publish_what_fits(channel, &mut confirms, &mut batch) {
                 return End::Lost(self.last_words(channel, confirms, fault).await);
             }
             self.pronounce();
@@ -230,6 +231,10 @@ impl PublishingChannel {
                 }
                 () = self.outgoing.receive(), if self.outgoing.wants_more() => {}
                 () = &mut timer, if deadline.is_some() => {
+                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        // Some of those that are late may be answered, and only not have had their turn.
+                        self.take_out_of_turn(&mut confirms);
+                    }
                     if self.on_deadline() == DeadlineAction::KillChannel {
                         return End::Lost(Fault::Silent("a confirm"));
                     }
@@ -247,7 +252,19 @@ impl PublishingChannel {
                     _ => {}
                 },
                 () = &mut closing, if !self.outgoing.is_closed() => self.outgoing.close(),
-                () = &mut given_up => return End::Lost(Fault::Closing),
+                () = &mut given_up => {
+                    self.take_out_of_turn(&mut confirms);
+                    return End::Lost(Fault::Closing);
+                }
+            }
+        }
+    }
+
+    fn take_out_of_turn(&mut self, confirms: &mut Confirms<'_>) {
+        for (publish, confirmation) in confirms.all_now() {
+            // An error is every later publish's too, and so the next one's.
+            if let Ok(confirmation) = confirmation {
+                self.on_confirmation(publish, confirmation);
             }
         }
     }
@@ -282,9 +299,17 @@ impl PublishingChannel {
     /// Puts on the wire what the window admits: first what is sent again, in its original order, then what is new.
     ///
     /// In batches: the client library's thread is woken by the first of each, and does not fall asleep again between two.
-    fn publish_what_fits(&mut self, confirms: &mut Confirms<'_>) -> Result<(), Fault> {
-        let mut batch = Vec::with_capacity(BATCH);
+    fn publish_what_fits(
+        &mut self,
+        channel: &Channel,
+        confirms: &mut Confirms<'_>,
+        batch: &mut Vec<(Publish, Frame)>,
+    ) -> Result<(), Fault> {
         loop {
+            if !channel.status().connected() {
+                // Nothing is taken that could not leave.
+                return Err(Fault::Gone("the channel was closed".to_owned()));
+            }
             while batch.len() < BATCH
                 && let Some(next) = self.next_frame()
             {
@@ -294,11 +319,7 @@ impl PublishingChannel {
                 return Ok(());
             }
             for (publish, frame) in batch.drain(..) {
-                match confirms.publish(publish, frame) {
-                    None => {}
-                    Some((_, Ok(confirmation))) => self.on_confirmation(publish, confirmation),
-                    Some((_, Err(error))) => return Err(Fault::of(&error)),
-                }
+                confirms.publish(publish, frame).map_err(|error| Fault::of(&error))?;
             }
         }
     }
@@ -424,6 +445,7 @@ impl PublishingChannel {
             let _ = self.window.on_deadline(deadline);
         }
         self.pronounce();
+        self.outgoing.forget_holes();
     }
 }
 

@@ -106,11 +106,15 @@ impl Cargo {
     /// Roughly how many bytes holding it takes, the client library's own copy of the body included.
     pub(crate) fn weight(&self) -> usize {
         match self {
-            Self::Message(message) => 512 + 2 * message.payload.len(),
-            Self::Delayed(delayed) => 512 + 2 * delayed.message.payload.len(),
+            Self::Message(message) => weight_of(message),
+            Self::Delayed(delayed) => weight_of(&delayed.message),
             Self::Envelope(envelope) => 512 + 2 * envelope.body.len() + envelope.properties.weight(),
         }
     }
+}
+
+fn weight_of(message: &Message) -> usize {
+    512 + 2 * message.payload.len() + message.headers_weight()
 }
 
 /// How long what is handed in may take.
@@ -125,15 +129,13 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// The same, and not past the end of the message's lifetime, which begins now.
+    /// The same, and not past the end of the message's lifetime, which begins now, nor past its deadline.
     pub(crate) fn until_end_of(self, message: &Message) -> Self {
-        let Some(lifetime) = message.lifetime.map(Lifetime::as_duration) else { return self };
-        let end = Instant::now() + lifetime;
-        Self {
-            room: self.room.min(lifetime),
-            expires: Some(self.expires.map_or(end, |expires| expires.min(end))),
-            ..self
-        }
+        let lifetime = message.lifetime.map(Lifetime::as_duration);
+        let until_deadline = message.deadline_us.map(|at| Duration::from_micros(at.saturating_sub(crate::now_us())));
+        let Some(left) = lifetime.into_iter().chain(until_deadline).min() else { return self };
+        let end = Instant::now() + left;
+        Self { room: self.room.min(left), expires: Some(self.expires.map_or(end, |expires| expires.min(end))), ..self }
     }
 }
 

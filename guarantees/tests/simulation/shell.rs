@@ -174,6 +174,9 @@ impl<W: Machine> Shell<W> {
                 self.queue.pop_front();
                 self.tell_never_sent(number, world);
             }
+            if self.reading == Reading::AsPublished {
+                self.take_out_of_turn(world);
+            }
             let action = self.window.on_deadline(now);
             if action == DeadlineAction::KillChannel
                 && let Some(connection) = self.connection()
@@ -191,9 +194,20 @@ impl<W: Machine> Shell<W> {
         world.ledger.check_deadlines(world.now);
     }
 
+    /// Some of what is late may be answered, and only not have had its turn.
+    fn take_out_of_turn(&mut self, world: &mut World) {
+        let said = self.client.as_mut().map(|client| std::mem::take(&mut client.completed)).unwrap_or_default();
+        for completed in said {
+            self.on_confirmation(completed, world);
+        }
+    }
+
     /// Whatever is left has no answer and will have none.
     pub(crate) fn give_up(&mut self, world: &mut World) {
         world.ledger.on_give_up();
+        if self.reading == Reading::AsPublished {
+            self.take_out_of_turn(world);
+        }
         if let Some(connection) = self.connection() {
             world.cut(connection, 0);
             self.lose(Fault::Gone, world);
