@@ -22,6 +22,8 @@ pub mod definitions;
 mod dial;
 mod exchange;
 mod item;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod node_address;
 mod own_queue;
 mod password;
