@@ -175,7 +175,7 @@ impl Outgoing {
         let reply = held.reply.take();
         let is_hole = held.sequence.is_some() && !outcome.is_confirmed();
         if held.purpose == Purpose::Message {
-            self.counters.on_outcome(&outcome);
+            self.counters.on_outcome(&outcome, reply.as_ref().and_then(|reply| reply.since));
         }
         if is_hole {
             self.on_hole(id, held, &outcome);

@@ -14,7 +14,7 @@ use correio_message::{Envelope, MessageId, Sequence};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, Event, options::ConfirmSelectOptions};
 use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
+    sync::OwnedSemaphorePermit,
     task::yield_now,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
@@ -27,8 +27,8 @@ use crate::{
     health::HealthReport,
     outcome::Outcome,
     outgoing::{Outgoing, Ready},
+    receipt::Promise,
     settings::ProducerSettings,
-    submission::Answer,
 };
 
 pub(crate) struct PublishingChannel {
@@ -55,7 +55,7 @@ pub(crate) struct PublishingChannel {
 pub(crate) struct Held {
     pub(crate) envelope: Envelope,
     pub(crate) sequence: Option<Sequence>,
-    pub(crate) reply: Option<oneshot::Sender<Answer>>,
+    pub(crate) reply: Option<Promise>,
     /// Its share of the buffer, until it has ended; what is ours takes none.
     pub(crate) _room: Option<OwnedSemaphorePermit>,
     pub(crate) purpose: Purpose,
@@ -138,6 +138,7 @@ impl PublishingChannel {
             }
             leased.discard();
             self.health.on_lost();
+            one(&self.counters.channels_lost);
             self.on_lost(&fault);
             if self.give_up.is_cancelled() || self.is_done() {
                 break;

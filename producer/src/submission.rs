@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use correio_message::{Durability, Envelope, Key, Message, MessageId, Route};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, timeout_at},
 };
 
-use crate::{error::SendFailure, holes::Decision, outcome::Outcome};
+use crate::{error::SendFailure, holes::Decision, outcome::Outcome, receipt::Promise};
 
 /// What waits to be published, and whom to tell.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Submission {
     pub(crate) deadline: Instant,
     /// Past this it is not published any more: a request whose sender has stopped waiting.
     pub(crate) expires: Option<Instant>,
-    pub(crate) reply: Option<oneshot::Sender<Answer>>,
+    pub(crate) reply: Option<Promise>,
     /// Its share of the buffer, given back when this is dropped.
     pub(crate) room: OwnedSemaphorePermit,
 }
@@ -108,6 +108,12 @@ impl Room {
     pub(crate) fn new(bytes: usize) -> Self {
         Self { permits: Arc::new(Semaphore::new(bytes)), bytes }
     }
+
+    /// How many bytes are taken.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn used(&self) -> usize {
+        self.bytes.saturating_sub(self.permits.available_permits())
+    }
 }
 
 /// The caller's end of a bounded buffer, by bytes and by count.
@@ -139,7 +145,7 @@ impl Buffer {
         id: MessageId,
         cargo: Cargo,
         patience: Patience,
-        reply: Option<oneshot::Sender<Answer>>,
+        reply: Option<Promise>,
     ) -> Result<(), (Cargo, SendFailure)> {
         let bytes = cargo.weight();
         match self.enter_now(self.share(bytes)) {
@@ -160,7 +166,7 @@ impl Buffer {
         id: MessageId,
         cargo: Cargo,
         patience: Patience,
-        reply: Option<oneshot::Sender<Answer>>,
+        reply: Option<Promise>,
     ) -> Result<(), (Cargo, SendFailure)> {
         let wait = patience.room;
         let bytes = cargo.weight();
@@ -189,9 +195,10 @@ impl Buffer {
         cargo: Cargo,
         bytes: usize,
         patience: Patience,
-        reply: Option<oneshot::Sender<Answer>>,
+        reply: Option<Promise>,
     ) {
         let taken = Instant::now();
+        let reply = reply.map(|reply| reply.made(taken));
         let (deadline, expires) = (taken + patience.answer, patience.expires);
         place.send(Entry::Submission(Submission { id, cargo, bytes, taken, deadline, expires, reply, room }));
     }
