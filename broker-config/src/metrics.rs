@@ -1,6 +1,6 @@
 //! Every metric of producers and consumers: its name, kind, unit, labels and meaning. There is no other list.
 //!
-//! They go to the recorder of the [`metrics`](::metrics) facade that the application has installed when it connects a producer or
+//! They go to the recorder of the facade `metrics` that the application has installed when it connects a producer or
 //! runs a consumer; without one nothing is kept. An exporter for Prometheus writes `_` for each `.` in a name.
 //!
 //! Names that begin with `messaging.` are OpenTelemetry's (semantic conventions for messaging, in development), with its labels; the
