@@ -42,8 +42,9 @@ pub fn users() -> [User; 4] {
             tag: None,
             // The queues for the answers to its own requests: their names have a UUID that only the requester knows.
             configure: r"^correio\.reply\.",
-            // Never `amq.default`: through it one can publish into every queue.
-            write: r"^correio\.(queue|topic|broadcast)$|^correio\.reply\.",
+            // Never `amq.default`: through it one can publish into every queue. `correio.retry` reaches none that
+            // `correio.queue` does not, only later.
+            write: r"^correio\.(queue|retry|topic|broadcast)$|^correio\.reply\.",
             read: r"^correio\.reply($|\.)",
             purpose: "publishes, and reads the answers to its requests",
         },

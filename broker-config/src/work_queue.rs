@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use correio_message::{Exchange, Route, ShortText, TooLong};
 
-use crate::queue::{DeadLettering, Queue};
+use crate::{
+    delay::delay_name,
+    queue::{DeadLettering, Queue},
+};
 
 /// A work queue with its retry queues and its parking queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +31,7 @@ pub enum WorkQueueKind {
     Ordered,
 }
 
-/// Where a failed message waits.
+/// Where a failed message waits, and one that was sent with this delay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryQueue {
     /// Its name, which is its routing key on `correio.retry` too.
@@ -213,15 +216,6 @@ pub fn longest_wait(delay: Duration) -> Duration {
     delay.saturating_add(delay / 5)
 }
 
-/// `500ms`, `1s`, `90s`, `2m`: in the largest unit that says it exactly, to the millisecond.
-fn delay_name(delay: Duration) -> String {
-    match delay.as_millis() {
-        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
-        ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
-        ms => format!("{ms}ms"),
-    }
-}
-
 /// A backstop against a message that kills its consumer, not a count of tries. The whole prefetch of a consumer
 /// that dies is counted, innocent neighbours too, so it is at least ten times the crashes (up to ten) after which
 /// our consumer parks the culprit itself.
@@ -280,15 +274,6 @@ mod tests {
     fn a_retry_queues_own_ttl_never_cuts_a_jittered_expiration_short() {
         let company = WorkQueue::shared_with_delays("q", &[Duration::from_millis(500)]).unwrap().expand();
         assert_eq!(company[1].0.arguments()["x-message-ttl"], Argument::Number(600));
-    }
-
-    #[test]
-    fn delays_are_named_in_their_largest_exact_unit() {
-        let name = |ms| delay_name(Duration::from_millis(ms));
-        assert_eq!(
-            [name(500), name(1_000), name(90_000), name(120_000), name(1_001)],
-            ["500ms", "1s", "90s", "2m", "1001ms"]
-        );
     }
 
     #[test]

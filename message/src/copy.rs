@@ -15,6 +15,7 @@ use crate::{
     message::{Exchange, Route},
     properties::{Envelope, Headers, Properties, Value},
     text::ShortText,
+    urgency::Lifetime,
 };
 
 /// How a message was first published, before any copy.
@@ -90,7 +91,7 @@ pub struct Attempt {
 
 impl Attempt {
     /// The longest that a message can wait for another attempt, 49.7 days: the highest expiry that every RabbitMQ takes.
-    pub const MAX_WAIT: Duration = Duration::from_millis(u32::MAX as u64);
+    pub const MAX_WAIT: Duration = Lifetime::MAX.as_duration();
 }
 
 /// The copy that waits in a delay queue and comes back for another attempt.

@@ -11,6 +11,7 @@ use crate::{
     message::{Destination, Message, ReplyError, Route},
     properties::{Envelope, Headers, Value},
     sequence::{Key, Line, Sequence, Voids},
+    urgency::{Lifetime, Priority},
 };
 
 /// A message as read from the wire, with what its way so far tells.
@@ -120,6 +121,9 @@ impl Envelope {
             Some(sequence) => Some(sequence.line.key.clone()),
             None => key(headers)?,
         };
+        let deadline_us = integer(headers, header::DEADLINE_US, 0)?;
+        // Of a request the expiry says what the deadline says already.
+        let expiration = original.expiration.as_ref().filter(|_| deadline_us.is_none());
         let message = Message {
             id: properties.message_id.as_ref().and_then(MessageId::from_wire),
             origin: properties.app_id.clone(),
@@ -133,7 +137,9 @@ impl Envelope {
             key,
             sequence,
             sent_at_us: integer(headers, header::SENT_AT_US, 0)?,
-            deadline_us: integer(headers, header::DEADLINE_US, 0)?,
+            deadline_us,
+            lifetime: expiration.and_then(|text| Lifetime::from_wire(text.as_str())),
+            priority: Priority::from_wire(properties.priority),
             error: match short(headers, header::ERROR)? {
                 Some(kind) => {
                     let text = text(headers, header::ERROR_TEXT, usize::MAX)?.unwrap_or_default().to_owned();

@@ -1,15 +1,18 @@
 //! From a message to the wire.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::{
     copy::clipped,
     header,
     id::MessageId,
-    message::{Message, Route},
+    message::{Exchange, Message, Route},
     properties::{Envelope, Headers, Properties, Value},
     sequence::Sequence,
     text::ShortText,
+    urgency::Lifetime,
 };
 
 /// How a message is kept by the broker (`delivery_mode`).
@@ -54,7 +57,8 @@ impl Message {
             headers.insert(name(header::ERROR_TEXT), Value::text(clipped(&error.text)));
         }
         let properties = Properties {
-            expiration: self.time_left().and_then(|millis| ShortText::new(millis.to_string()).ok()),
+            expiration: self.expires_after().map(Lifetime::to_text),
+            priority: self.priority.to_wire(),
             content_type: self.content_type.clone(),
             content_encoding: self.content_encoding.clone(),
             headers,
@@ -73,10 +77,28 @@ impl Message {
         Envelope { route, properties, body: self.payload.clone() }
     }
 
-    /// From its sending to its deadline, in milliseconds: at least one, and no more than every RabbitMQ takes.
-    fn time_left(&self) -> Option<u64> {
-        let millis = self.deadline_us?.saturating_sub(self.sent_at_us?).div_ceil(1_000);
-        Some(millis.clamp(1, u32::MAX.into()))
+    /// The message as it waits in a delay queue of the queue that it is for, and then comes there: a copy of what was never
+    /// sent. It arrives as its first attempt, addressed as here.
+    ///
+    /// The delay takes the place of an expiry, as a message has one alone: there is to be none, and no deadline. It is rounded up to
+    /// the millisecond, and cut at 49.7 days, the longest that every RabbitMQ takes.
+    #[must_use]
+    pub fn encode_delayed(&self, delay_queue: ShortText, delay: Duration) -> Envelope {
+        let Envelope { route, mut properties, body } = self.encode(Durability::Persistent);
+        properties.expiration = Some(Lifetime::left(delay).to_text());
+        // Else it would be one that was sent to the delay queue.
+        properties.headers.insert(name(header::EXCHANGE), Value::text(&route.exchange));
+        properties.headers.insert(name(header::ROUTING_KEY), Value::text(&route.routing_key));
+        Envelope { route: Route { exchange: Exchange::Retry.name(), routing_key: delay_queue }, properties, body }
+    }
+
+    /// From its sending to the earlier of its deadline and the end of its lifetime.
+    fn expires_after(&self) -> Option<Lifetime> {
+        let until_deadline = self
+            .deadline_us
+            .zip(self.sent_at_us)
+            .map(|(deadline, sent)| Lifetime::left(Duration::from_micros(deadline.saturating_sub(sent))));
+        until_deadline.into_iter().chain(self.lifetime).min()
     }
 }
 

@@ -34,9 +34,10 @@ pub const ERROR_TEXT: &str = "correio-error-text";
 pub const ATTEMPT: &str = "correio-attempt";
 /// When handling failed first, in microseconds since 1970. Consumer → everyone, on copies; whole number.
 pub const FIRST_FAILED_AT_US: &str = "correio-first-failed-at-us";
-/// The exchange the message was first published to. Consumer → consumer, on copies; text, ≤ 255 bytes.
+/// The exchange the message was first published to, or would have been but for a delay. Consumer → consumer, on copies, and producer →
+/// consumer, on what is delayed; text, ≤ 255 bytes.
 pub const EXCHANGE: &str = "correio-exchange";
-/// The routing key it was first published with. Consumer → consumer, on copies; text, ≤ 255 bytes.
+/// The routing key it was first published with. As [`EXCHANGE`], with which it comes.
 pub const ROUTING_KEY: &str = "correio-routing-key";
 /// The `user_id` that the broker had checked on the original. Consumer → everyone, on copies; text, ≤ 255 bytes. The
 /// broker does not check it here: it is worth as much as everyone who may publish to the queue.

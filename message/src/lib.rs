@@ -16,6 +16,7 @@ mod payload;
 mod properties;
 mod sequence;
 mod text;
+mod urgency;
 
 pub use address::{InvalidAddress, MailboxName, TopicKey, TopicPattern, checked_name};
 pub use copy::{Attempt, DeadLetter, DeadReason, Original, dead_letter, replay, retry};
@@ -27,3 +28,4 @@ pub use payload::{Json, PayloadError};
 pub use properties::{Envelope, Headers, Properties, Value};
 pub use sequence::{InvalidVoids, Key, Line, Sequence, Voids};
 pub use text::{ShortText, TooLong};
+pub use urgency::{InvalidLifetime, Lifetime, Priority};

@@ -1,6 +1,6 @@
 //! What an application sends, and what its handler gets.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -11,6 +11,7 @@ use crate::{
     properties::Headers,
     sequence::{Key, Sequence},
     text::{ShortText, TooLong},
+    urgency::{InvalidLifetime, Lifetime, Priority},
 };
 
 /// A message: a payload with an identity, a destination and a name for what it is.
@@ -47,6 +48,12 @@ pub struct Message {
     /// When its sender stops waiting for an answer, in microseconds since 1970 by the sender's clock: past that nobody
     /// begins to work on it, and the broker takes it off its queue: off a work queue into the parking queue.
     pub deadline_us: Option<u64>,
+    /// How long it may wait for its handler, counted from when it is handed to the producer: see
+    /// [`expiring_after`](Self::expiring_after). Where there is a deadline too, the earlier of both is the broker's, and a
+    /// receiver sees the deadline alone.
+    pub lifetime: Option<Lifetime>,
+    /// Whether it goes before others that wait where it does.
+    pub priority: Priority,
     /// In an answer: the request could not be met.
     pub error: Option<ReplyError>,
     /// The sender's own headers: neither `correio-…` nor `x-…`, `CC` or `BCC`, which are neither written nor shown.
@@ -71,6 +78,8 @@ impl Message {
             sequence: None,
             sent_at_us: None,
             deadline_us: None,
+            lifetime: None,
+            priority: Priority::Normal,
             error: None,
             headers: Headers::new(),
         }
@@ -105,6 +114,28 @@ impl Message {
     #[must_use]
     pub fn with_type(mut self, name: ShortText) -> Self {
         self.message_type = Some(name);
+        self
+    }
+
+    /// The same message, worth nothing after a while, counted from when it is handed to the producer.
+    ///
+    /// Past that a producer does not publish it any more, and gives it back. On its queue the broker takes it off: on a work
+    /// queue into the parking queue, as everything that nobody handled, with the reason `broker` and “moved by the broker:
+    /// expired”. It counts while the message waits: what a consumer has received, or tries again, is handled. What is sent
+    /// again for want of an answer has only what is left of its time. A key does not go with it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidLifetime`] if it is zero, or over 49.7 days.
+    pub fn expiring_after(mut self, lifetime: Duration) -> Result<Self, InvalidLifetime> {
+        self.lifetime = Some(Lifetime::new(lifetime)?);
+        Ok(self)
+    }
+
+    /// The same message with a priority: see [`Priority`] for what a broker makes of it. A key does not go with a high one.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 }

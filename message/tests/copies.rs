@@ -7,8 +7,8 @@ use std::{num::NonZeroU32, time::Duration};
 
 use bytes::Bytes;
 use correio_message::{
-    Attempt, DeadLetter, DeadReason, Destination, Durability, Envelope, Headers, Key, Message, MessageId, Original,
-    Properties, Route, Sequence, ShortText, Value, Voids, dead_letter, header, replay, retry,
+    Attempt, DeadLetter, DeadReason, Destination, Durability, Envelope, Headers, Key, Lifetime, Message, MessageId,
+    Original, Properties, Route, Sequence, ShortText, Value, Voids, dead_letter, header, replay, retry,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 use wire::{BROKERS, REASONS, config, foreign, letter, message, number, plain, stranger, text};
@@ -61,6 +61,12 @@ fn come_back(mut sent: Envelope) -> Envelope {
 
 fn walk(start: Envelope, steps: &[Step]) -> Envelope {
     steps.iter().fold(start, |at, step| come_back(step.of(&at)))
+}
+
+/// What the broker does with a message whose first sending was delayed.
+fn come_from_the_delay_queue(sent: Envelope) -> Envelope {
+    assert_eq!(sent.route.to_string(), "correio.retry/orders.retry.1s");
+    come_back(sent)
 }
 
 /// The message without what these copies take away: a replay, the deadline.
@@ -241,6 +247,27 @@ proptest! {
         let sent = message.encode(Durability::Persistent);
         let expected = arrived_before(&sent, &steps).decode().unwrap().message;
         prop_assert_eq!(walk(sent, &steps).decode().unwrap().message, expected);
+    }
+
+    #[test]
+    fn a_delayed_message_comes_as_its_first_attempt_addressed_as_it_was_sent(
+        message in message(), delay in any::<Duration>(), steps in vec(step(), 0..4)
+    ) {
+        let message = Message { lifetime: None, ..message };
+        let sent = message.encode_delayed(text("orders.retry.1s"), delay);
+        let millis: u64 = sent.properties.expiration.as_ref().unwrap().as_str().parse().unwrap();
+        prop_assert!(Duration::from_millis(millis) >= delay.min(Lifetime::MAX.as_duration()), "never early");
+        prop_assert!(millis == 1 || Duration::from_millis(millis) < delay.saturating_add(Duration::from_millis(1)));
+        prop_assert!(millis <= u64::from(u32::MAX));
+        let decoded = come_from_the_delay_queue(sent.clone()).decode().unwrap();
+        prop_assert_eq!(&decoded.message, &message);
+        prop_assert_eq!((decoded.attempt.get(), decoded.first_failed_at_us), (1, None));
+        prop_assert_eq!(decoded.original.route, message.destination.route());
+        prop_assert_eq!(sent.properties.delivery_mode, Some(2));
+        // And its retries, dead letters and replays are those of any other message.
+        let arrived = come_from_the_delay_queue(sent);
+        let expected = arrived_before(&arrived, &steps).decode().unwrap().message;
+        prop_assert_eq!(walk(arrived, &steps).decode().unwrap().message, expected);
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 mod wire;
 
+use std::time::Duration;
+
 use correio_message::{
-    Destination, Durability, Envelope, Exchange, Json, Key, Line, Message, PayloadError, ReplyError, Route, Sequence,
-    Value, Voids, header,
+    Destination, Durability, Envelope, Exchange, Json, Key, Lifetime, Line, Message, PayloadError, Priority,
+    ReplyError, Route, Sequence, Value, Voids, header,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -50,6 +52,7 @@ proptest! {
         prop_assert_eq!(properties.correlation_id, message.correlation_id);
         prop_assert_eq!(properties.reply_to, message.reply_to);
         prop_assert_eq!(properties.timestamp, message.sent_at_us.map(|us| us / 1_000_000));
+        prop_assert_eq!(properties.priority.is_some_and(|priority| priority > 4), message.priority == Priority::High);
     }
 }
 
@@ -152,6 +155,26 @@ fn a_deadline_is_the_brokers_expiry_too_counted_from_the_sending() {
     assert_eq!(expiry(Some(5), Some(4)).as_deref(), Some("1"), "over already");
     assert_eq!(expiry(Some(0), Some(u64::MAX)).as_deref(), Some("4294967295"), "more is refused by the broker");
     assert_eq!((expiry(None, Some(1)), expiry(Some(1), None)), (None, None));
+}
+
+#[test]
+fn a_lifetime_is_the_brokers_expiry_and_the_earlier_of_it_and_a_deadline_wins() {
+    let expiry = |deadline_us, lifetime| {
+        let message = Message { sent_at_us: Some(0), deadline_us, ..to_orders() };
+        let sent = message.expiring_after(Duration::from_millis(lifetime)).unwrap().encode(Durability::Persistent);
+        (sent.properties.expiration.as_ref().unwrap().to_string(), sent.decode().unwrap().message)
+    };
+    assert_eq!(expiry(None, 1_500).0, "1500");
+    assert_eq!(expiry(None, 1_500).1.lifetime, Lifetime::new(Duration::from_millis(1_500)).ok());
+    assert_eq!(expiry(Some(2_000_000), 1_500).0, "1500");
+    let (written, received) = expiry(Some(1_000_000), 1_500);
+    assert_eq!((&*written, received.deadline_us, received.lifetime), ("1000", Some(1_000_000), None));
+}
+
+#[test]
+fn a_high_priority_is_what_every_kind_of_queue_takes_for_high_and_a_normal_one_says_nothing() {
+    let written = |priority| to_orders().with_priority(priority).encode(Durability::Persistent).properties.priority;
+    assert_eq!((written(Priority::Normal), written(Priority::High)), (None, Some(9)));
 }
 
 #[test]

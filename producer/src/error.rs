@@ -1,8 +1,10 @@
 //! Why a message was not sent at all. It comes back with the reason.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use correio_message::{Envelope, Message, MessageId};
+use correio_message::{Envelope, Message, MessageId, Priority};
+
+use crate::delay::NotDelayable;
 
 /// A message never left this process, and here it is back.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +48,23 @@ pub enum SendFailure {
         /// The producer's limit.
         limit: usize,
     },
-    /// A message that can expire and a key do not go together: an expired one would leave a hole in the key's order.
+    /// It has a key, and something that would take it out of that key's order.
+    #[error("it has a key and {what}; leave one of them out")]
+    KeyWith {
+        /// What else it has.
+        what: KeyConflict,
+    },
+    /// It cannot be sent with a delay, or not with this one.
+    #[error(transparent)]
+    NotDelayable(#[from] NotDelayable),
+    /// It was taken, and its lifetime or deadline was over before its turn to be published came.
     #[error(
-        "it has a deadline and a key: it may expire, and the order by that key would wait for it; leave one of them out"
+        "it expired within {waited:?}, before its turn to be published came: the broker is away or slower than what is sent"
     )]
-    KeyWithDeadline,
+    Expired {
+        /// How long it waited.
+        waited: Duration,
+    },
     /// It was taken, and its turn to be published did not come before its deadline: the broker was away, or slower than what
     /// is sent.
     #[error("its turn to be published did not come within {waited:?}: the broker is away or slower than what is sent")]
@@ -79,6 +93,44 @@ pub enum SendFailure {
     /// The producer was closed, or its broker has refused it for too long after a loss (wrong credentials or certificate).
     #[error("the producer is closed")]
     Closed,
+}
+
+/// What does not go together with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyConflict {
+    /// When it expires it leaves a hole in the order.
+    Deadline,
+    /// The same.
+    Lifetime,
+    /// It overtakes those before it.
+    Priority,
+    /// It is overtaken by those behind it.
+    Delay,
+}
+
+impl KeyConflict {
+    /// What of this message does not go with its key.
+    pub(crate) fn of(message: &Message) -> Option<Self> {
+        message.key.as_ref()?;
+        let conflicts = [
+            (message.deadline_us.is_some(), Self::Deadline),
+            (message.lifetime.is_some(), Self::Lifetime),
+            (message.priority != Priority::Normal, Self::Priority),
+        ];
+        conflicts.into_iter().find_map(|(is_there, conflict)| is_there.then_some(conflict))
+    }
+}
+
+impl fmt::Display for KeyConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deadline => "a deadline: it may expire, and the order by that key would wait for it",
+            Self::Lifetime => "a lifetime: it may expire, and the order by that key would wait for it",
+            Self::Priority => "a priority: it may overtake what comes before it in the order by that key",
+            Self::Delay => "a delay: what comes after it in the order by that key would overtake it",
+        })
+    }
 }
 
 fn named(id: Option<&MessageId>) -> String {

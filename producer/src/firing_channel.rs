@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use correio_broker_config::{Backoff, Connections, LeasedChannel, wire};
-use correio_message::Durability;
+use correio_message::{Durability, Lifetime};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{Channel, options::BasicPublishOptions, types::ShortString};
 use tokio::{
@@ -114,6 +114,8 @@ impl FiringChannel {
                 next = self.submissions.recv(), if !over && writes.len() < Self::IN_FLIGHT => match next {
                     // Nobody decides anything about what has no number.
                     Some(Entry::Decision(_)) => {}
+                    // Nobody wants it any more.
+                    Some(Entry::Submission(submission)) if submission.is_expired(Instant::now()) => self.drop_counted(1),
                     Some(Entry::Submission(submission)) => {
                         let mut write: Pin<Box<dyn Future<Output = _> + Send>> =
                             Box::pin(write(channel.clone(), submission));
@@ -149,8 +151,12 @@ impl FiringChannel {
 
 /// Writes one message; an error means that the channel is gone.
 async fn write(channel: Channel, submission: Submission) -> lapin::Result<()> {
-    let Submission { cargo, room, .. } = submission;
-    let envelope = cargo.into_envelope(Durability::Transient);
+    let Submission { cargo, room, expires, .. } = submission;
+    let mut envelope = cargo.into_envelope(Durability::Transient);
+    if let Some(expires) = expires {
+        let left = Lifetime::left(expires.saturating_duration_since(Instant::now()));
+        envelope.properties.expiration = Some(left.to_text());
+    }
     let name = |text: &str| ShortString::try_new(text).unwrap_or_default();
     let confirm = channel
         .basic_publish(

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use correio_broker_config::wire;
 use correio_guarantees::Publish;
-use correio_message::Envelope;
+use correio_message::{Envelope, Lifetime};
 use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
 
 /// One message in the client library's own types.
@@ -22,6 +22,14 @@ impl Frame {
             body: envelope.body.clone(),
             properties: wire::to_lapin(&envelope.properties),
         })
+    }
+
+    /// The same with so much of its lifetime left.
+    pub(crate) fn expiring_after(mut self, left: Lifetime) -> Self {
+        // A number is short.
+        let expiration = ShortString::try_new(left.to_text().as_str()).unwrap_or_default();
+        self.properties = self.properties.with_expiration(expiration);
+        self
     }
 }
 

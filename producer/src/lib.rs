@@ -30,6 +30,11 @@
 //!
 //! [`Destination::wants_somebody`] tells the last two from the others.
 //!
+//! # Sooner, later, never
+//!
+//! [`Message::expiring_after`] is for what is worth nothing after a while, [`Message::with_priority`] for what goes before the
+//! others, [`Producer::send_after`] for what is to come later. None of them goes with a key: it would break the key's order.
+//!
 //! # Request and reply
 //!
 //! ```no_run
@@ -51,6 +56,7 @@
 
 mod connecting;
 mod counts;
+mod delay;
 mod error;
 mod firing_channel;
 mod frame;
@@ -84,12 +90,13 @@ pub use correio_broker_config::{
     Address, ConnectError, DeclareError, NodeAddress, Role, TlsError, TlsFile, TlsSettings, Topology, WorkQueue,
 };
 pub use correio_message::{
-    DecodeError, Destination, Envelope, Headers, InvalidAddress, Json, Key, MailboxName, Message, MessageId,
-    ReplyError, Route, ShortText, TooLong, TopicKey, Value,
+    DecodeError, Destination, Envelope, Headers, InvalidAddress, InvalidLifetime, Json, Key, Lifetime, MailboxName,
+    Message, MessageId, Priority, ReplyError, Route, ShortText, TooLong, TopicKey, Value,
 };
 
 pub use counts::Counts;
-pub use error::{ForwardError, SendError, SendFailure};
+pub use delay::NotDelayable;
+pub use error::{ForwardError, KeyConflict, SendError, SendFailure};
 pub use health::{Health, HealthWatch};
 pub use holes::{NoSuchHole, OnHole};
 pub use outcome::Outcome;

@@ -9,11 +9,13 @@ use std::{
     time::Duration,
 };
 
+use correio_broker_config::Topology;
 use correio_message::{Destination, Durability, Envelope, Key, MessageId, Route, Sequence};
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     counts::{Counters, one},
+    delay::explained,
     error::SendFailure,
     holes::{Choice, Decision, Hole, HoleRegistry, Holes, OnHole},
     numbering::Numbering,
@@ -40,6 +42,8 @@ pub(crate) struct Outgoing {
     /// Keys with void numbers that no message of theirs has declared by then.
     markers: BTreeSet<(Instant, Route, Key, u32)>,
     confirm_deadline: Duration,
+    /// What this producer declares, if it does.
+    declared: Option<Topology>,
     counters: Arc<Counters>,
 }
 
@@ -58,11 +62,12 @@ pub(crate) struct OutgoingRules {
     pub(crate) on_hole: OnHole,
     pub(crate) registry: HoleRegistry,
     pub(crate) confirm_deadline: Duration,
+    pub(crate) declared: Option<Topology>,
 }
 
 impl Outgoing {
     pub(crate) fn new(rules: OutgoingRules, entries: mpsc::Receiver<Entry>, counters: Arc<Counters>) -> Self {
-        let OutgoingRules { channel, queue_limit, on_hole, registry, confirm_deadline } = rules;
+        let OutgoingRules { channel, queue_limit, on_hole, registry, confirm_deadline, declared } = rules;
         Self {
             entries,
             queue: VecDeque::new(),
@@ -76,6 +81,7 @@ impl Outgoing {
             channel,
             markers: BTreeSet::new(),
             confirm_deadline,
+            declared,
             counters,
         }
     }
@@ -157,7 +163,7 @@ impl Outgoing {
             }
         }
         let Some(Entry::Submission(front)) = self.queue.pop_front() else { return None };
-        let Submission { id, mut cargo, bytes, deadline, reply, room, .. } = front;
+        let Submission { id, mut cargo, bytes, deadline, expires, reply, room, .. } = front;
         let mut sequence = None;
         if let Cargo::Message(message) = &mut cargo
             && let Some(key) = &message.key
@@ -166,12 +172,13 @@ impl Outgoing {
             sequence.clone_from(&message.sequence);
         }
         let envelope = cargo.into_envelope(Durability::Persistent);
-        let held = Held { envelope, sequence, reply, _room: Some(room), purpose: Purpose::Message };
+        let held = Held { envelope, sequence, expires, reply, _room: Some(room), purpose: Purpose::Message };
         Some(Ready { id, held, bytes, deadline })
     }
 
     /// A message that was published has ended. Its sender is told last: what is to be seen of it is so by then.
     pub(crate) fn on_ended(&mut self, id: MessageId, mut held: Held, outcome: Outcome) {
+        let outcome = explained(outcome, &held.envelope.route, self.declared.as_ref());
         let reply = held.reply.take();
         let is_hole = held.sequence.is_some() && !outcome.is_confirmed();
         if held.purpose == Purpose::Message {
@@ -206,7 +213,7 @@ impl Outgoing {
     /// When something of it is to be looked at again.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let waiting = match self.queue.front() {
-            Some(Entry::Submission(front)) => Some(front.deadline),
+            Some(Entry::Submission(front)) => Some(front.expires.map_or(front.deadline, |at| at.min(front.deadline))),
             Some(Entry::Decision(_)) => Some(Instant::now()),
             None => None,
         };
@@ -251,8 +258,11 @@ impl Outgoing {
         while let Some(front) = self.queue.front() {
             let cause = match front {
                 Entry::Decision(_) => None,
-                // What nobody waits for any more leaves no trace on the broker.
-                Entry::Submission(front) if front.deadline <= now || front.expires.is_some_and(|by| by <= now) => {
+                // What nobody wants any more leaves no trace on the broker. What expires behind the front comes back in its turn.
+                Entry::Submission(front) if front.is_expired(now) => {
+                    Some(SendFailure::Expired { waited: front.taken.elapsed() })
+                }
+                Entry::Submission(front) if front.deadline <= now => {
                     Some(SendFailure::NotPublished { waited: front.taken.elapsed() })
                 }
                 Entry::Submission(front) => match self.stopped_by(&front.cargo) {
@@ -373,7 +383,8 @@ impl Outgoing {
         let id = crate::fresh_id();
         let envelope = Envelope::marker(route, &id, &sequence);
         let purpose = Purpose::Marker { tries: tries + 1 };
-        let held = Held { envelope, sequence: Some(sequence), reply: None, _room: None, purpose };
+        let sequence = Some(sequence);
+        let held = Held { envelope, sequence, expires: None, reply: None, _room: None, purpose };
         self.first.push_back(Ready { id, held, bytes: 0, deadline: Instant::now() + self.confirm_deadline });
     }
 }

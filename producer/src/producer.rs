@@ -1,5 +1,6 @@
 //! The handle that an application sends with.
 
+mod delaying;
 mod requesting;
 
 use std::{
@@ -22,7 +23,7 @@ use uuid::Uuid;
 use crate::reporting::Reporting;
 use crate::{
     counts::{Counters, Counts, one},
-    error::{ForwardError, SendError, SendFailure},
+    error::{ForwardError, KeyConflict, SendError, SendFailure},
     firing_channel::FiringChannel,
     health::{Health, HealthReport, HealthWatch},
     holes::{Choice, Decision, HoleRegistry, NoSuchHole},
@@ -120,6 +121,7 @@ impl Producer {
                 on_hole: settings.on_hole,
                 registry: holes.clone(),
                 confirm_deadline: settings.confirm_deadline,
+                declared: settings.topology.clone(),
             };
             let channel = PublishingChannel::new(
                 &settings,
@@ -202,8 +204,9 @@ impl Producer {
         }
         let span = Publishing::of_message("publish", &id, &mut message);
         let (reply, pending) = Pending::new(id.clone(), span.clone());
+        let patience = self.patience().until_end_of(&message);
         let lane = self.lane(&id, message.key.as_ref());
-        let put = lane.put_now(id, Cargo::Message(Box::new(message)), self.patience(), Some(reply));
+        let put = lane.put_now(id, Cargo::Message(Box::new(message)), patience, Some(reply));
         put.map_err(|(cargo, cause)| {
             span.on_failure(&cause);
             refused((cargo, cause))
@@ -218,6 +221,7 @@ impl Producer {
             return Err(SendError { message: Box::new(message), cause });
         }
         let span = Publishing::of_message("publish", &id, &mut message);
+        let patience = patience.until_end_of(&message);
         let lane = self.lane(&id, message.key.as_ref());
         self.accept(lane, id, Cargo::Message(Box::new(message)), patience, span).await.map(Receipt).map_err(refused)
     }
@@ -248,7 +252,7 @@ impl Producer {
         let accepted = self.accept(lane, id, Cargo::Envelope(Box::new(envelope)), self.patience(), span).await;
         accepted.map(ForwardReceipt).map_err(|(cargo, cause)| match cargo {
             Cargo::Envelope(envelope) => ForwardError { envelope, cause },
-            Cargo::Message(_) => unreachable!("an envelope was put in"),
+            Cargo::Message(_) | Cargo::Delayed(_) => unreachable!("an envelope was put in"),
         })
     }
 
@@ -322,14 +326,14 @@ impl Producer {
         }
         let buffer = shared.fired.get_or_init(|| self.open_fire()).await;
         let span = Publishing::of_message("fire", &id, &mut message);
-        match buffer.put(id.clone(), Cargo::Message(Box::new(message)), self.patience(), None).await {
+        let patience = self.patience().until_end_of(&message);
+        match buffer.put(id.clone(), Cargo::Message(Box::new(message)), patience, None).await {
             Ok(()) => Ok(id),
-            Err((Cargo::Message(message), cause)) => {
+            Err(given_back) => {
                 one(&shared.counters.fire_dropped);
-                span.on_failure(&cause);
-                Err(SendError { message, cause })
+                span.on_failure(&given_back.1);
+                Err(refused(given_back))
             }
-            Err((Cargo::Envelope(_), _)) => unreachable!("a message was put in"),
         }
     }
 
@@ -399,8 +403,8 @@ impl Producer {
         if size > limit {
             return Err(SendFailure::TooLarge { size, limit });
         }
-        if message.key.is_some() && message.deadline_us.is_some() {
-            return Err(SendFailure::KeyWithDeadline);
+        if let Some(what) = KeyConflict::of(message) {
+            return Err(SendFailure::KeyWith { what });
         }
         headers_fit(headers_of(message))
     }
@@ -469,10 +473,7 @@ const HEADERS_LIMIT: usize = 100 * 1024;
 const GIVING_UP: Duration = Duration::from_secs(15);
 
 fn refused((cargo, cause): (Cargo, SendFailure)) -> SendError {
-    match cargo {
-        Cargo::Message(message) => SendError { message, cause },
-        Cargo::Envelope(_) => unreachable!("a message was put in"),
-    }
+    SendError { message: cargo.into_message(), cause }
 }
 
 fn headers_fit(size: usize) -> Result<(), SendFailure> {

@@ -10,7 +10,7 @@ use correio_guarantees::{
     Answer as Confirm, ConfirmWindow, CulpritSearch, DeadlineAction, Ended, Publish, Suspicion, WindowAdmission,
     WindowLimits,
 };
-use correio_message::{Envelope, MessageId, Sequence};
+use correio_message::{Envelope, Lifetime, MessageId, Sequence};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, Event, options::ConfirmSelectOptions};
 use tokio::{
@@ -55,10 +55,23 @@ pub(crate) struct PublishingChannel {
 pub(crate) struct Held {
     pub(crate) envelope: Envelope,
     pub(crate) sequence: Option<Sequence>,
+    /// When it expires: each sending has what is left until then.
+    pub(crate) expires: Option<Instant>,
     pub(crate) reply: Option<Promise>,
     /// Its share of the buffer, until it has ended; what is ours takes none.
     pub(crate) _room: Option<OwnedSemaphorePermit>,
     pub(crate) purpose: Purpose,
+}
+
+impl Held {
+    /// As it is to be published now.
+    fn frame(&self) -> Option<Frame> {
+        let frame = Frame::of(&self.envelope)?;
+        Some(match self.expires {
+            Some(expires) => frame.expiring_after(Lifetime::left(expires.saturating_duration_since(Instant::now()))),
+            None => frame,
+        })
+    }
 }
 
 /// Why something is published.
@@ -286,7 +299,7 @@ impl PublishingChannel {
     fn next_frame(&mut self) -> Option<(Publish, Option<Frame>)> {
         if let Some((publish, held)) = self.window.next_resend() {
             one(&self.counters.resent);
-            return Some((publish, Frame::of(&held.envelope)));
+            return Some((publish, held.frame()));
         }
         let (id, bytes) = self.outgoing.next()?;
         if self.window.admission(id, bytes) != WindowAdmission::Now {
@@ -294,7 +307,7 @@ impl PublishingChannel {
             return None;
         }
         let Ready { id, held, bytes, deadline } = self.outgoing.take_next(self.window.is_idle())?;
-        let frame = Frame::of(&held.envelope);
+        let frame = held.frame();
         let publish = self.window.on_publishing(id, held, bytes, deadline.into_std());
         Some((publish, frame))
     }

@@ -99,10 +99,9 @@ impl Future for Receipt {
     type Output = Result<Outcome, SendError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(cx).map_err(|never_left| match never_left.cargo {
-            Cargo::Message(message) => SendError { message, cause: never_left.cause },
-            Cargo::Envelope(_) => unreachable!("a message was put in"),
-        })
+        self.0
+            .poll(cx)
+            .map_err(|never_left| SendError { message: never_left.cargo.into_message(), cause: never_left.cause })
     }
 }
 
@@ -112,7 +111,7 @@ impl Future for ForwardReceipt {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.poll(cx).map_err(|never_left| match never_left.cargo {
             Cargo::Envelope(envelope) => ForwardError { envelope, cause: never_left.cause },
-            Cargo::Message(_) => unreachable!("an envelope was put in"),
+            Cargo::Message(_) | Cargo::Delayed(_) => unreachable!("an envelope was put in"),
         })
     }
 }

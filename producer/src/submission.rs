@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use correio_message::{Durability, Envelope, Key, Message, MessageId, Route};
+use correio_message::{Durability, Envelope, Key, Lifetime, Message, MessageId, Route};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, timeout_at},
 };
 
-use crate::{error::SendFailure, holes::Decision, outcome::Outcome, receipt::Promise};
+use crate::{delay::Delayed, error::SendFailure, holes::Decision, outcome::Outcome, receipt::Promise};
 
 /// What waits to be published, and whom to tell.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Submission {
     pub(crate) taken: Instant,
     /// Its outcome is known by then.
     pub(crate) deadline: Instant,
-    /// Past this it is not published any more: a request whose sender has stopped waiting.
+    /// Past this it is not published any more: it has expired, or is a request whose sender has stopped waiting.
     pub(crate) expires: Option<Instant>,
     pub(crate) reply: Option<Promise>,
     /// Its share of the buffer, given back when this is dropped.
@@ -38,6 +38,11 @@ pub(crate) struct NeverLeft {
 }
 
 impl Submission {
+    /// Nobody wants it any more.
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
     /// Gives it back to its sender, and its room when that has read it.
     pub(crate) fn give_back(self, cause: SendFailure) {
         let Self { cargo, reply, room, .. } = self;
@@ -53,6 +58,8 @@ impl Submission {
 pub(crate) enum Cargo {
     /// An application's message: numbered and encoded when its turn comes.
     Message(Box<Message>),
+    /// One that arrives later, and has no number: what waits is overtaken.
+    Delayed(Box<Delayed>),
     /// A copy that is complete as it is.
     Envelope(Box<Envelope>),
 }
@@ -62,7 +69,17 @@ impl Cargo {
     pub(crate) fn into_envelope(self, durability: Durability) -> Envelope {
         match self {
             Self::Message(message) => message.encode(durability),
+            Self::Delayed(delayed) => delayed.encode(),
             Self::Envelope(envelope) => *envelope,
+        }
+    }
+
+    /// The message that its sender handed in, to be given back.
+    pub(crate) fn into_message(self) -> Box<Message> {
+        match self {
+            Self::Message(message) => message,
+            Self::Delayed(delayed) => Box::new(delayed.message),
+            Self::Envelope(_) => unreachable!("a message was put in"),
         }
     }
 
@@ -73,7 +90,7 @@ impl Cargo {
                 let key = message.key.clone()?;
                 Some((message.destination.route(), key))
             }
-            Self::Envelope(_) => None,
+            Self::Envelope(_) | Self::Delayed(_) => None,
         }
     }
 
@@ -81,6 +98,7 @@ impl Cargo {
     pub(crate) fn weight(&self) -> usize {
         match self {
             Self::Message(message) => 512 + 2 * message.payload.len(),
+            Self::Delayed(delayed) => 512 + 2 * delayed.message.payload.len(),
             Self::Envelope(envelope) => 512 + 2 * envelope.body.len() + envelope.properties.weight(),
         }
     }
@@ -95,6 +113,19 @@ pub(crate) struct Patience {
     pub(crate) answer: Duration,
     /// Past this it need not be published any more.
     pub(crate) expires: Option<Instant>,
+}
+
+impl Patience {
+    /// The same, and not past the end of the message's lifetime, which begins now.
+    pub(crate) fn until_end_of(self, message: &Message) -> Self {
+        let Some(lifetime) = message.lifetime.map(Lifetime::as_duration) else { return self };
+        let end = Instant::now() + lifetime;
+        Self {
+            room: self.room.min(lifetime),
+            expires: Some(self.expires.map_or(end, |expires| expires.min(end))),
+            ..self
+        }
+    }
 }
 
 /// Room for bytes, which the lanes of a producer share.

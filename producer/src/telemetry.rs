@@ -101,7 +101,8 @@ impl Publishing {
             span,
             match cause {
                 SendFailure::TooLarge { .. } | SendFailure::HeadersTooLarge { .. } => "too_large",
-                SendFailure::KeyWithDeadline => "key_with_deadline",
+                SendFailure::KeyWith { .. } | SendFailure::NotDelayable(_) => "not_sendable",
+                SendFailure::Expired { .. } => "expired",
                 SendFailure::NotPublished { .. } => "not_published",
                 SendFailure::KeyStopped { .. } => "key_stopped",
                 SendFailure::Full | SendFailure::NoRoom { .. } => "no_room",

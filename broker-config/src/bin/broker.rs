@@ -1,13 +1,17 @@
 //! The program `broker`: plans, applies and checks what is to be on a RabbitMQ broker.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use correio_broker_config::{
-    ConnectError, ConnectionSettings, Connections, DeclareError, Finding, Item, Purpose, Role, Topology, WorkQueue,
-    WorkQueueError, apply, check,
+    ConnectError, ConnectionSettings, Connections, DEFAULT_RETRY_DELAYS, DeclareError, Finding, Item, Purpose, Role,
+    Topology, WorkQueue, WorkQueueError, apply, check,
     cli::{BrokerArgs, Exit, init_logging, print_error},
     definitions::definitions_json,
+    parse_delay,
 };
 use serde_json::json;
 
@@ -48,6 +52,12 @@ struct Which {
     /// Handled in order, by one consumer at a time; without it, by many at once.
     #[arg(long, requires = "queue")]
     ordered: bool,
+    /// Delays that messages can be sent with, beside those of its retries (1, 2, 4, 8 and 16 s): each is a delay queue.
+    #[arg(
+        long, value_name = "DELAY,…", requires = "queue", conflicts_with = "ordered", value_delimiter = ',',
+        value_parser = parse_delay
+    )]
+    delays: Vec<Duration>,
 }
 
 impl Which {
@@ -55,7 +65,10 @@ impl Which {
         Ok(match &self.queue {
             None => Topology::shipped(),
             Some(name) if self.ordered => Topology::exchanges_only().with(&WorkQueue::ordered(name)?),
-            Some(name) => Topology::exchanges_only().with(&WorkQueue::shared(name)?),
+            Some(name) => {
+                let delays = [&DEFAULT_RETRY_DELAYS, &self.delays[..]].concat();
+                Topology::exchanges_only().with(&WorkQueue::shared_with_delays(name, &delays)?)
+            }
         })
     }
 }
@@ -182,6 +195,8 @@ Examples:
   broker plan                       what the compose file's broker comes with
   broker apply                      make it on another broker
   broker apply --queue invoices     a shared work queue with its retry and parking queues
+  broker apply --queue invoices --delays 30s,5m,1d
+                                    … and delay queues, for: producer send --to invoices --after 30s
   broker apply --queue ledger --ordered
   broker check --queue invoices     is it there, and as it is to be?
   broker definitions > definitions.json

@@ -4,12 +4,13 @@
 use std::{
     num::{NonZeroU32, NonZeroU64},
     sync::LazyLock,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use correio_message::{
-    DeadLetter, DeadReason, Destination, Envelope, Headers, Key, Line, Message, MessageId, Properties, ReplyError,
-    Route, Sequence, ShortText, Value, Voids, header,
+    DeadLetter, DeadReason, Destination, Envelope, Headers, Key, Lifetime, Line, Message, MessageId, Priority,
+    Properties, ReplyError, Route, Sequence, ShortText, Value, Voids, header,
 };
 use proptest::{
     collection::{btree_map, vec},
@@ -295,8 +296,15 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         None => (Just(None), Just(None).boxed()),
     });
     let moment = || option::of(0..=i64::MAX as u64);
-    (id, destination, texts, bytes(), place, (moment(), moment(), error), own_headers()).prop_map(
-        |(id, destination, texts, payload, (key, mut sequence), (sent_at_us, deadline_us, error), headers)| {
+    // With a deadline there is no lifetime to see at the other end.
+    let lifetime = || (1..=u32::MAX).prop_map(|millis| Lifetime::new(Duration::from_millis(millis.into())).unwrap());
+    let end = prop_oneof![
+        2 => moment().prop_map(|deadline_us| (deadline_us, None)),
+        1 => lifetime().prop_map(|lifetime| (None, Some(lifetime))),
+    ];
+    let priority = prop_oneof![Just(Priority::Normal), Just(Priority::High)];
+    (id, destination, texts, bytes(), place, (moment(), end, priority, error), own_headers()).prop_map(
+        |(id, destination, texts, payload, (key, mut sequence), (sent_at_us, end, priority, error), headers)| {
             if let Some(sequence) = sequence.as_mut().filter(|sequence| &*sequence.line.stream == UNNAMED) {
                 sequence.line.stream = destination.route().stream();
             }
@@ -313,7 +321,9 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
                 key,
                 sequence,
                 sent_at_us,
-                deadline_us,
+                deadline_us: end.0,
+                lifetime: end.1,
+                priority,
                 error,
                 headers,
             }

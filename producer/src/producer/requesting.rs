@@ -76,7 +76,9 @@ impl Producer {
                 outcome = &mut receipt, if known.is_none() => match outcome {
                     Ok(outcome) => known = Some(reachable(outcome)?),
                     Err(error) => return Err(match error.cause {
-                        SendFailure::NotPublished { .. } => passed(None),
+                        // Its own lifetime was shorter.
+                        SendFailure::Expired { .. } if Instant::now() < until => RequestError::NotSent(error),
+                        SendFailure::NotPublished { .. } | SendFailure::Expired { .. } => passed(None),
                         SendFailure::Closed => RequestError::Closed,
                         _ => RequestError::NotSent(error),
                     }),

@@ -4,6 +4,9 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use correio_broker_config::cli::BrokerArgs;
+use correio_message::Lifetime;
+
+use super::manner::{PriorityName, any_seconds, lifetime};
 
 /// Sends lines as messages through RabbitMQ, and says what became of each.
 #[derive(Debug, Parser)]
@@ -31,6 +34,9 @@ Examples:
   echo 'closed today' | producer send --broadcast --require-subscriber
   seq 1000 | producer send --to orders --unsent later.ndjson         what was not confirmed is kept …
   producer send --to orders --again later.ndjson                     … and sent again as the same messages
+  echo 'remind me' | producer send --to orders --after 16             comes to the queue 16 seconds later
+  echo 'now!' | producer send --to orders --priority high --expires-after 60
+                                                                     before the others, and worth nothing in a minute
   seq 1000 | producer fire --to orders                               fast, and nobody tells you what was lost
   seq 1000 | producer request --to prices                            a reply to each line, in the order of the lines
 
@@ -91,6 +97,17 @@ pub(crate) struct SendArgs {
     /// How long a message may go without an answer, resends included: then it counts as unknown.
     #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) confirm_deadline: Duration,
+
+    /// Each message comes to its queue after this delay, and waits in the broker until then: confirmed means that it waits there.
+    ///
+    /// For a work queue or a mailbox that has this delay: those of its retries, 1, 2, 4, 8 and 16, or what was asked for with
+    /// `broker apply --queue NAME --delays 30s,5m`. Not with a key, as what waits is overtaken, and not with --expires-after, as the
+    /// broker counts one time for a message.
+    #[arg(
+        long, value_name = "SECONDS", value_parser = any_seconds,
+        conflicts_with_all = ["key_field", "expires_after", "events", "exchange"]
+    )]
+    pub(crate) after: Option<Duration>,
 
     /// Nobody there is a failure, for events too.
     #[arg(long, requires = "events")]
@@ -219,6 +236,16 @@ pub(crate) struct LineArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) id_field: Option<String>,
 
+    /// Each message is worth nothing after so long: the broker moves what still waits then to the parking queue of its work
+    /// queue, and what has not left this program is not sent. Not with a key: its order would wait for what expired.
+    #[arg(long, value_name = "SECONDS", value_parser = lifetime, conflicts_with = "key_field")]
+    pub(crate) expires_after: Option<Lifetime>,
+
+    /// `high` goes before what is normal where both wait: on a work queue of RabbitMQ 4.3 always, of 4.0 to 4.2 two to one; an
+    /// older one ignores it. Not with a key: it would overtake.
+    #[arg(long, value_name = "PRIORITY", conflicts_with = "key_field")]
+    pub(crate) priority: Option<PriorityName>,
+
     /// At most so many messages a second.
     #[arg(long, value_name = "PER_SECOND")]
     pub(crate) rate: Option<NonZeroU32>,
@@ -268,6 +295,19 @@ mod tests {
             vec!["producer", "send", "--topic", "a", "--broadcast"],
             vec!["producer", "send", "--to", "a", "--require-subscriber"],
             vec!["producer", "fire", "--topic", "a", "--require-subscriber"],
+            vec!["producer", "send", "--to", "a", "--key-field", "k", "--after", "1"],
+            vec!["producer", "send", "--to", "a", "--key-field", "k", "--expires-after", "1"],
+            vec!["producer", "send", "--to", "a", "--key-field", "k", "--priority", "high"],
+            vec!["producer", "fire", "--to", "a", "--key-field", "k", "--priority", "high"],
+            vec!["producer", "send", "--to", "a", "--after", "1", "--expires-after", "1"],
+            vec!["producer", "send", "--topic", "a", "--after", "1"],
+            vec!["producer", "send", "--topic-template", "a.{b}", "--after", "1"],
+            vec!["producer", "send", "--broadcast", "--after", "1"],
+            vec!["producer", "send", "--exchange", "a", "--routing-key", "b", "--after", "1"],
+            vec!["producer", "send", "--to", "a", "--expires-after", "0"],
+            vec!["producer", "send", "--to", "a", "--expires-after", "4294968"],
+            vec!["producer", "send", "--to", "a", "--priority", "7"],
+            vec!["producer", "fire", "--to", "a", "--after", "1"],
             vec!["producer", "request"],
             vec!["producer", "request", "--to", "a", "--mailbox", "b"],
         ] {
@@ -277,6 +317,8 @@ mod tests {
             &["producer", "send", "--exchange", "b", "--routing-key", ""][..],
             &["producer", "send", "--broadcast", "--require-subscriber"],
             &["producer", "send", "--topic-template", "a.{b}", "--require-subscriber"],
+            &["producer", "send", "--to", "a", "--priority", "high", "--expires-after", "0.5"],
+            &["producer", "send", "--mailbox", "a", "--priority", "high", "--after", "2592000"],
             &["producer", "request", "--mailbox", "ana"],
         ] {
             assert!(Cli::try_parse_from(right).is_ok(), "{right:?}");

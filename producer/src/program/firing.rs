@@ -31,7 +31,7 @@ pub(crate) async fn run(args: FireArgs) -> Result<Exit, Stop> {
             Ok(Some(message)) => {
                 report.on_expected(input.expected());
                 tokio::select! {
-                    fired = producer.fire(message) => match fired {
+                    fired = producer.fire(args.line.dressed(message)) => match fired {
                         Ok(_) => report.on_fired(),
                         Err(error) => report.on_not_sent(&error.cause.to_string()),
                     },

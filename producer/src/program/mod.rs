@@ -5,6 +5,7 @@ mod firing;
 mod input;
 mod latency;
 mod lines;
+mod manner;
 mod report;
 mod requesting;
 mod sending;

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use correio_broker_config::cli::{Exit, print_error};
+use correio_broker_config::{
+    cli::{Exit, print_error},
+    delay_name,
+};
 use correio_message::Message;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
@@ -49,7 +52,7 @@ pub(crate) async fn run(args: SendArgs) -> Result<Exit, Stop> {
         }
     };
     let mut book = Book { report: Report::new(), keeper: keeper.as_mut(), wants_subscriber: args.require_subscriber };
-    let ended = send_all(&producer, &mut input, &mut book, window).await;
+    let ended = send_all(&producer, &args, &mut input, &mut book, window).await;
     let report = book.report;
     producer.close(args.confirm_deadline).await;
 
@@ -167,7 +170,13 @@ fn is_without_subscriber(message: &Message, outcome: &Outcome) -> bool {
     nobody && !message.destination.wants_somebody()
 }
 
-async fn send_all(producer: &Producer, input: &mut Input, book: &mut Book<'_>, window: usize) -> Result<(), Halt> {
+async fn send_all(
+    producer: &Producer,
+    args: &SendArgs,
+    input: &mut Input,
+    book: &mut Book<'_>,
+    window: usize,
+) -> Result<(), Halt> {
     let mut on_the_way = FuturesUnordered::new();
     let mut stop = signals();
     let mut first = true;
@@ -197,7 +206,7 @@ async fn send_all(producer: &Producer, input: &mut Input, book: &mut Book<'_>, w
             Err(Halt::Signal { .. }) => break Err(Halt::Signal { line: input.line }),
             Err(halt) => break Err(halt),
         };
-        match send_one(producer, message).await {
+        match send_one(producer, args.line.dressed(message), args.after).await {
             // The first goes alone: a missing exchange or right shows once, not with every line.
             Ok((message, receipt, started)) if first => {
                 first = false;
@@ -245,11 +254,19 @@ async fn of_first(
     receipt.await
 }
 
-async fn send_one(producer: &Producer, mut message: Message) -> Result<(Message, Receipt, Instant), SendError> {
+async fn send_one(
+    producer: &Producer,
+    mut message: Message,
+    after: Option<Duration>,
+) -> Result<(Message, Receipt, Instant), SendError> {
     let started = Instant::now();
     // The id is needed here too, should the line have to be kept.
     message.id.get_or_insert_with(crate::fresh_id);
-    let receipt = producer.submit(message.clone()).await?;
+    let handed_in = message.clone();
+    let receipt = match after {
+        Some(delay) => producer.submit_after(handed_in, delay).await?,
+        None => producer.submit(handed_in).await?,
+    };
     Ok((message, receipt, started))
 }
 
@@ -269,12 +286,20 @@ fn hopeless(outcome: &Outcome) -> Option<String> {
 /// Nobody is there: what makes somebody.
 fn way_out(args: &SendArgs) -> Option<String> {
     let destination = &args.line.destination;
-    let nobody = if let Some(queue) = &destination.to {
+    let nobody = if let (Some(queue), Some(delay)) = (&destination.to, args.after) {
+        let (queue, delay) = (quoted(queue), delay_name(delay));
+        format!(
+            "queue {queue} has no such delay, or is not there: broker apply --queue {queue} --delays {delay} makes both"
+        )
+    } else if let Some(queue) = &destination.to {
         let queue = quoted(queue);
         format!(
             "no queue is bound to the exchange correio.queue as {queue}: make one with: broker apply --queue {queue}; one of \
              your own is reached by --exchange and --routing-key"
         )
+    } else if let (Some(name), Some(delay)) = (&destination.mailbox, args.after) {
+        let (name, delay) = (quoted(name), delay_name(delay));
+        format!("the mailbox {name} has no retry after {delay}, which its owner sets, or nobody has made it")
     } else if let Some(name) = &destination.mailbox {
         let name = quoted(name);
         format!("nobody has made the mailbox {name}: its owner does with: consumer run --mailbox {name}")
@@ -290,8 +315,9 @@ fn way_out(args: &SendArgs) -> Option<String> {
         nobody
             + &match &args.unsent {
                 Some(path) => format!(
-                    "; then: producer send {} --again {}",
+                    "; then: producer send {}{} --again {}",
                     destination.as_options(),
+                    args.manner_as_options(),
                     quoted(&path.display().to_string())
                 ),
                 None => "; --unsent FILE keeps what is not confirmed".to_owned(),

@@ -174,7 +174,7 @@ async fn each_shipped_user_can_do_what_it_is_for_and_no_more() {
             ("producer", "correio.broadcast", &queue, true),
             ("producer", "", &queue, false),
             ("producer", "correio.dead", &dead, false),
-            ("producer", "correio.retry", &retry, false),
+            ("producer", "correio.retry", &retry, true),
             ("producer", "amq.direct", &queue, false),
             ("consumer", "correio.retry", &retry, true),
             ("consumer", "correio.dead", &dead, true),
@@ -196,6 +196,7 @@ async fn each_shipped_user_can_do_what_it_is_for_and_no_more() {
             ("consumer", &retry, true),
             ("producer", &queue, false),
             ("producer", &dead, false),
+            ("producer", &retry, false),
             ("student", &queue, false),
             ("student", &dead, false),
         ] {

@@ -2,6 +2,8 @@
 
 mod addressing_out;
 mod back_pressure;
+mod delaying;
+mod expiring;
 mod holes;
 mod producer_faults;
 mod producer_program;

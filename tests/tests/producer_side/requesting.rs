@@ -10,8 +10,8 @@ use correio_lab::{
 };
 use correio_message::{Exchange, Properties, header};
 use correio_producer::{
-    Address, Destination, Key, Message, Outcome, Producer, ProducerSettings, RequestError, SendFailure, ShortText,
-    Value,
+    Address, Destination, Key, KeyConflict, Message, Outcome, Producer, ProducerSettings, RequestError, SendFailure,
+    ShortText, Value,
 };
 use correio_tests::queues::{fresh, name, plain};
 use futures_util::{StreamExt, future::join_all};
@@ -477,7 +477,10 @@ async fn what_cannot_be_a_request_comes_back_with_its_reason() {
         let keyed = question(&to, "?").with_key(Key::new("k").unwrap());
         let error = producer.request(keyed, LONG).await.unwrap_err();
         let RequestError::NotSent(error) = error else { panic!("{error}") };
-        assert_eq!((error.cause, &error.message.payload[..]), (SendFailure::KeyWithDeadline, &b"?"[..]));
+        assert_eq!(
+            (error.cause, &error.message.payload[..]),
+            (SendFailure::KeyWith { what: KeyConflict::Deadline }, &b"?"[..])
+        );
 
         let once = question(&to, "?").with_id(correio_producer::fresh_id());
         let (first, second, ()) =
