@@ -16,6 +16,15 @@
 //! | event | a line is met in its middle | info | `gap` | the first delivery of a line is not its first message |
 //! | event | the subscription was lost and will be renewed | warn | `queue`, `cause` | |
 //! | event | not subscribed, trying again | warn | `queue`, `error`, `pause` | |
+//! | event | the consumer has not begun yet, trying again | info | `error`, `pause` | |
+//! | event | the broker has not let the consumer in for too long: it ends | error | `queue`, `error` | |
+//! | event | what is missing around its queue, one each | warn | `queue` | when it begins |
+//! | event | copies cannot be published: everything goes back, in order | warn | `queue` | |
+//! | event | its queue was gone and is made anew: what was in it is lost | warn | `own` | |
+//! | event | the queues around it were not renewed | warn | `own`, `error` | |
+//! | event | its dead letters stay until they expire: … | warn | `queue` | at its end |
+//! | event | the channel was lost while stopping: … | warn | `cause` | what is finished now comes again |
+//! | event | a message without an id: … | debug | `route` | nobody can deduplicate it |
 //! | event | nothing is begun or acknowledged until the log answers | warn | `error`, `pause` | |
 //! | event | a message is lost: it was acknowledged on receipt | error | `message` | only with `Acknowledgement::OnDelivery` |
 //!

@@ -8,7 +8,14 @@
 //! | event | the publishing channel ended | warn, debug | `fault`, `held` | debug: for a message's fault, or asked to |
 //! | event | the broker reads nothing from this connection for now | warn | `reason` | `connection.blocked` |
 //! | event | the channel of fire ended; what was on it is lost | warn | `fault` | |
+//! | event | no queue for replies yet, trying again | warn | `error`, `pause` | |
+//! | event | the subscription to replies was lost and will be renewed | warn | `queue`, `cause` | |
+//! | event | not subscribed to replies, trying again | warn | `error` | |
+//! | event | … for too long: replies do not come | error | `error` | requests end with it |
 //! | event | a reply that nobody waits for | debug | `correlation` | |
+//!
+//! What did not close politely, or is left to expire, is told at debug. `correio_broker_config` tells at info that there is no
+//! connection yet, and at warn that a queue was gone and is made anew (`own`, `queue`).
 //!
 //! The span follows OpenTelemetry's conventions for messaging (in development): `otel.name` is `publish EXCHANGE:ROUTING_KEY`, without
 //! the routing key where there may be any number of them; `otel.kind` is `producer`; `messaging.system`,
