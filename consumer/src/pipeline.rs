@@ -64,7 +64,7 @@ pub(crate) enum Effect {
     /// Run this handler and report its end with [`Pipeline::on_result`].
     Handle { ticket: Ticket, handler: Arc<dyn AnyHandler>, context: Context },
     /// Publish this copy and report what became of it with [`Pipeline::on_copy`].
-    Publish { ticket: Ticket, copy: Envelope },
+    Publish { ticket: Ticket, copy: Box<Envelope> },
     /// Give this delivery back to the queue and say so with [`Pipeline::on_given_back`].
     GiveBack { tag: u64 },
     /// Close the channel: everything on it goes back in order.
@@ -279,7 +279,7 @@ impl Pipeline {
             Stage::Waiting => self.again.push_back(ticket),
             Stage::Copying(copying) => {
                 let copy = copying.copy.envelope().clone();
-                self.effects.push(Effect::Publish { ticket, copy });
+                self.effects.push(Effect::Publish { ticket, copy: Box::new(copy) });
             }
             Stage::Ordering | Stage::Admitting | Stage::Handling | Stage::Remembering(_) | Stage::Answering => {}
         }

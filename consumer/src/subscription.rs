@@ -139,7 +139,7 @@ impl Subscription {
             for effect in effects {
                 match effect {
                     Effect::Handle { ticket, handler, context } => self.work.handle(ticket, handler, context),
-                    Effect::Publish { ticket, copy } => self.work.publish(ticket, copy),
+                    Effect::Publish { ticket, copy } => self.work.publish(ticket, *copy),
                     Effect::GiveBack { tag } => {
                         self.frames.put(link.give_back(tag), 0);
                         self.pipeline.on_given_back(tag);

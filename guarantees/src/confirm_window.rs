@@ -11,7 +11,8 @@
 //! its deadline. `Confirmed` is never said of a message that was returned or whose last sending was not acknowledged.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
+    hash::{BuildHasherDefault, DefaultHasher},
     mem,
     time::Instant,
 };
@@ -40,9 +41,10 @@ pub struct ConfirmWindow<M> {
     answered: VecDeque<(u64, u64)>,
     /// Waiting to be sent again, by the number of their first sending.
     to_resend: BTreeMap<u64, Entry<M>>,
-    ids: BTreeMap<MessageId, Whereabouts>,
-    /// Deadlines of what is held, by publish (live) or first sending (waiting), without the expired ones.
-    deadlines: BTreeSet<(Instant, Whereabouts)>,
+    ids: Ids,
+    /// Deadlines of what is held, the earliest first, by publish (live) or first sending (waiting); and, as long as they stand
+    /// behind one of those, of what has moved on or ended.
+    deadlines: VecDeque<(Instant, Whereabouts)>,
     unanswered: usize,
     expired: usize,
     held: usize,
@@ -50,6 +52,10 @@ pub struct ConfirmWindow<M> {
     stray_returns: u64,
     ended: Vec<Ended<M>>,
 }
+
+/// Asked for one, never walked: that it has no order is of no account, and its hasher is the same in every run.
+#[allow(clippy::disallowed_types, reason = "asked, never walked")]
+type Ids = std::collections::HashMap<MessageId, Whereabouts, BuildHasherDefault<DefaultHasher>>;
 
 impl<M> ConfirmWindow<M> {
     /// An empty window.
@@ -62,8 +68,8 @@ impl<M> ConfirmWindow<M> {
             lowest_unanswered: 0,
             answered: VecDeque::new(),
             to_resend: BTreeMap::new(),
-            ids: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
+            ids: Ids::default(),
+            deadlines: VecDeque::new(),
             unanswered: 0,
             expired: 0,
             held: 0,
@@ -138,7 +144,6 @@ impl<M> ConfirmWindow<M> {
             }
             Some(Whereabouts::Waiting(order)) => {
                 if let Some(mut entry) = self.to_resend.remove(&order) {
-                    self.deadlines.remove(&(entry.deadline, Whereabouts::Waiting(order)));
                     self.ids.remove(id);
                     entry.returned = Some(reason);
                     self.end(entry);
@@ -161,21 +166,20 @@ impl<M> ConfirmWindow<M> {
         self.unanswered = 0;
         self.expired = 0;
         let lost = mem::take(&mut self.live);
-        for (publish, slot) in (self.first - lost.len() as u64..).zip(lost) {
+        for slot in lost {
             match slot {
                 Slot::Over => {}
                 Slot::Reserved(id) => {
                     self.ids.remove(&id);
                 }
-                Slot::Held(entry) => self.lose(publish, entry),
+                Slot::Held(entry) => self.lose(entry),
             }
         }
     }
 
     /// The next message to send again, in the original order; the shell is about to publish it on the live channel.
     pub fn next_resend(&mut self) -> Option<(Publish, &M)> {
-        let (order, entry) = self.to_resend.pop_first()?;
-        self.deadlines.remove(&(entry.deadline, Whereabouts::Waiting(order)));
+        let (_, entry) = self.to_resend.pop_first()?;
         let publish = self.send(entry);
         self.live_entry(publish.0).map(|entry| (publish, &entry.message))
     }
@@ -194,7 +198,6 @@ impl<M> ConfirmWindow<M> {
         };
         let entry = self.to_resend.remove(&order)?;
         self.ids.remove(id);
-        self.deadlines.remove(&(entry.deadline, Whereabouts::Waiting(order)));
         self.held -= 1;
         self.held_bytes -= entry.bytes;
         Some((entry.message, entry.tries))
@@ -209,7 +212,7 @@ impl<M> ConfirmWindow<M> {
     /// The earliest deadline of what is held and not known to be past it.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        self.deadlines.iter().find(|due| self.is_due(due)).map(|(deadline, _)| *deadline)
     }
 
     /// Time has passed.
@@ -218,12 +221,12 @@ impl<M> ConfirmWindow<M> {
     /// has to end first. One that waits to be sent again ends as `Unknown`, and so does one that was acknowledged
     /// while its return could still come.
     pub fn on_deadline(&mut self, now: Instant) -> DeadlineAction {
-        while let Some((deadline, whereabouts)) = self.deadlines.pop_first() {
-            if deadline > now {
-                self.deadlines.insert((deadline, whereabouts));
-                break;
+        while let Some(due) = self.deadlines.front().copied().filter(|(deadline, _)| *deadline <= now) {
+            self.deadlines.pop_front();
+            if !self.is_due(&due) {
+                continue;
             }
-            match whereabouts {
+            match due.1 {
                 Whereabouts::Live(publish) => self.expire_live(publish),
                 Whereabouts::Waiting(order) => {
                     if let Some(entry) = self.to_resend.remove(&order) {
@@ -296,7 +299,7 @@ impl<M> ConfirmWindow<M> {
         let publish = self.next_publish();
         entry.tries = entry.tries.saturating_add(1);
         self.ids.insert(entry.id.clone(), Whereabouts::Live(publish));
-        self.deadlines.insert((entry.deadline, Whereabouts::Live(publish)));
+        self.note_deadline(entry.deadline, Whereabouts::Live(publish));
         self.live.push_back(Slot::Held(entry));
         self.unanswered += 1;
         Publish(publish)
@@ -316,7 +319,6 @@ impl<M> ConfirmWindow<M> {
             self.answered.pop_front();
             match self.replace_slot(publish, Slot::Over) {
                 Slot::Held(mut entry) => {
-                    self.deadlines.remove(&(entry.deadline, Whereabouts::Live(publish)));
                     self.ids.remove(&entry.id);
                     entry.settled = true;
                     self.end(entry);
@@ -333,9 +335,38 @@ impl<M> ConfirmWindow<M> {
         }
     }
 
+    fn note_deadline(&mut self, deadline: Instant, whereabouts: Whereabouts) {
+        while self.deadlines.front().is_some_and(|first| !self.is_due(first)) {
+            self.deadlines.pop_front();
+        }
+        if self.deadlines.len() > 2 * self.held + 64 {
+            let mut deadlines = mem::take(&mut self.deadlines);
+            deadlines.retain(|due| self.is_due(due));
+            self.deadlines = deadlines;
+        }
+        // Nearly always at the end.
+        let behind = self.deadlines.partition_point(|(earlier, _)| *earlier <= deadline);
+        self.deadlines.insert(behind, (deadline, whereabouts));
+    }
+
+    /// Whether a message is still where it was when this deadline was noted, and not known to be past it.
+    fn is_due(&self, (deadline, whereabouts): &(Instant, Whereabouts)) -> bool {
+        let entry = match *whereabouts {
+            Whereabouts::Live(publish) => match self.live_slot(publish) {
+                Some(Slot::Held(entry)) => Some(entry),
+                _ => None,
+            },
+            Whereabouts::Waiting(order) => self.to_resend.get(&order),
+        };
+        entry.is_some_and(|entry| entry.deadline == *deadline && !entry.expired)
+    }
+
+    fn live_slot(&self, publish: u64) -> Option<&Slot<M>> {
+        self.live.get(usize::try_from(publish.checked_sub(self.first)?).ok()?)
+    }
+
     /// What becomes of a live publish whose channel is gone.
-    fn lose(&mut self, publish: u64, mut entry: Entry<M>) {
-        self.deadlines.remove(&(entry.deadline, Whereabouts::Live(publish)));
+    fn lose(&mut self, mut entry: Entry<M>) {
         let certain = entry.returned.is_some() || entry.answer == Some(Answer::Nack);
         if certain || entry.expired {
             self.ids.remove(&entry.id);
@@ -344,7 +375,7 @@ impl<M> ConfirmWindow<M> {
             entry.answer = None;
             let waiting = Whereabouts::Waiting(entry.order);
             self.ids.insert(entry.id.clone(), waiting);
-            self.deadlines.insert((entry.deadline, waiting));
+            self.note_deadline(entry.deadline, waiting);
             self.to_resend.insert(entry.order, entry);
         }
     }

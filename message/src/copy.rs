@@ -174,7 +174,7 @@ impl DeadLetter {
         Some(Self {
             reason,
             error,
-            queue: ShortText::new(queue).unwrap_or_else(|_| ShortText::empty()),
+            queue: ShortText::new(queue).unwrap_or_else(|_| ShortText::constant("")),
             at_us: number(header::DEAD_AT_US).unwrap_or_default(),
             attempts: number(header::ATTEMPT)
                 .and_then(|n| NonZeroU32::new(n.try_into().unwrap_or(u32::MAX)))

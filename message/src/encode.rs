@@ -135,6 +135,6 @@ fn put_sequence(headers: &mut Headers, sequence: &Sequence, route: &str) {
 }
 
 /// One of our own header names, as a header table wants it.
-pub(crate) fn name(name: &'static str) -> ShortText {
-    ShortText::new(name).unwrap_or_else(|_| unreachable!("our header names are short"))
+pub(crate) const fn name(name: &'static str) -> ShortText {
+    ShortText::constant(name)
 }

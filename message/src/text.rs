@@ -1,11 +1,25 @@
 //! Text that fits an AMQP short string.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+    sync::Arc,
+};
 
 /// Text of at most 255 bytes, as AMQP's short strings are: names of exchanges and queues, routing keys,
 /// message ids and types. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShortText(Arc<str>);
+#[derive(Clone)]
+pub struct ShortText(Text);
+
+/// Ours or given.
+#[derive(Clone)]
+enum Text {
+    Constant(&'static str),
+    Shared(Arc<str>),
+}
 
 /// A text is over 255 bytes, the most an AMQP short string holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,61 +46,96 @@ impl ShortText {
             let start = text.chars().take(32).collect();
             return Err(TooLong { length: text.len(), start });
         }
-        Ok(Self(text.into()))
+        Ok(Self(Text::Shared(text.into())))
     }
 
-    /// No text at all.
-    pub(crate) fn empty() -> Self {
-        Self(Arc::default())
+    /// A name of ours, which costs nothing to make.
+    ///
+    /// # Panics
+    ///
+    /// Past 255 bytes: when it is compiled, where it makes a constant.
+    #[must_use]
+    pub const fn constant(text: &'static str) -> Self {
+        assert!(text.len() <= Self::MAX);
+        Self(Text::Constant(text))
     }
 
     /// The text itself.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Text::Constant(text) => text,
+            Text::Shared(text) => text,
+        }
     }
 
     /// Whether there is no text at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.as_str().is_empty()
+    }
+}
+
+impl PartialEq for ShortText {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for ShortText {}
+
+impl PartialOrd for ShortText {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ShortText {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for ShortText {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
 // A map of them can be asked by a plain `&str`: order and equality are the text's own.
 impl Borrow<str> for ShortText {
     fn borrow(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 
 impl AsRef<str> for ShortText {
     fn as_ref(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 
 impl fmt::Display for ShortText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for ShortText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
 impl PartialEq<str> for ShortText {
     fn eq(&self, other: &str) -> bool {
-        &*self.0 == other
+        self.as_str() == other
     }
 }
 
 impl PartialEq<&str> for ShortText {
     fn eq(&self, other: &&str) -> bool {
-        &*self.0 == *other
+        self.as_str() == *other
     }
 }
 

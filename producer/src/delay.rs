@@ -5,7 +5,7 @@ use std::time::Duration;
 use correio_broker_config::{DEFAULT_RETRY_DELAYS, Topology, delay_name, retry_queue_name};
 use correio_message::{Destination, Envelope, Exchange, MailboxName, Message, Route, ShortText, TooLong};
 
-use crate::outcome::Outcome;
+use crate::{outcome::Outcome, submission::Cargo};
 
 /// A message that is to arrive later.
 #[derive(Debug)]
@@ -63,6 +63,11 @@ impl Delayed {
         Self { message, queue, delay }
     }
 
+    /// To the delay queue.
+    pub(crate) fn route(&self) -> Route {
+        Route { exchange: Exchange::Retry.name(), routing_key: self.queue.clone() }
+    }
+
     pub(crate) fn encode(&self) -> Envelope {
         self.message.encode_delayed(self.queue.clone(), self.delay)
     }
@@ -70,16 +75,14 @@ impl Delayed {
 
 /// The outcome in words that lead on: what nobody's delay queue took is unroutable in the broker's. Which delays a queue has
 /// cannot be read over AMQP; those that this producer itself has declared are known.
-pub(crate) fn explained(outcome: Outcome, route: &Route, declared: Option<&Topology>) -> Outcome {
-    match outcome {
-        // A missing exchange (404) says all there is to say.
-        Outcome::Unroutable { reason, tries }
-            if route.exchange == Exchange::Retry.as_str() && reason.starts_with("312") =>
-        {
-            Outcome::Unroutable { reason: reason + &no_such_delay(&route.routing_key, declared), tries }
-        }
-        other => other,
+pub(crate) fn explained(outcome: Outcome, cargo: &Cargo, declared: Option<&Topology>) -> Outcome {
+    // A missing exchange (404) says all there is to say.
+    let Outcome::Unroutable { mut reason, tries } = outcome else { return outcome };
+    let route = cargo.route();
+    if route.exchange == Exchange::Retry.as_str() && reason.starts_with("312") {
+        reason += &no_such_delay(&route.routing_key, declared);
     }
+    Outcome::Unroutable { reason, tries }
 }
 
 fn no_such_delay(delay_queue: &ShortText, declared: Option<&Topology>) -> String {
@@ -188,7 +191,8 @@ mod tests {
 
     fn reason(broker_said: &str, delay_queue: &str, exchange: Exchange, declared: Option<&Topology>) -> String {
         let route = Route { exchange: exchange.name(), routing_key: ShortText::new(delay_queue).unwrap() };
-        match explained(Outcome::Unroutable { reason: broker_said.to_owned(), tries: 1 }, &route, declared) {
+        let cargo = Cargo::Message(Box::new(Message::new(Destination::Route(route), "")));
+        match explained(Outcome::Unroutable { reason: broker_said.to_owned(), tries: 1 }, &cargo, declared) {
             Outcome::Unroutable { reason, tries: 1 } => reason,
             other => panic!("{other}"),
         }

@@ -2,10 +2,10 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use correio_broker_config::{Backoff, Connections, LeasedChannel, wire};
+use correio_broker_config::{Backoff, Connections, LeasedChannel};
 use correio_message::{Durability, Lifetime};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lapin::{Channel, options::BasicPublishOptions, types::ShortString};
+use lapin::{Channel, options::BasicPublishOptions};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connecting::{Fault, reconnect},
     counts::{Counters, one},
+    frame::Frame,
     submission::{Entry, Submission},
 };
 
@@ -152,21 +153,11 @@ impl FiringChannel {
 /// Writes one message; an error means that the channel is gone.
 async fn write(channel: Channel, submission: Submission) -> lapin::Result<()> {
     let Submission { cargo, room, expires, .. } = submission;
-    let mut envelope = cargo.into_envelope(Durability::Transient);
+    let mut frame = Frame::of(&cargo.envelope(Durability::Transient));
     if let Some(expires) = expires {
-        let left = Lifetime::left(expires.saturating_duration_since(Instant::now()));
-        envelope.properties.expiration = Some(left.to_text());
+        frame = frame.expiring_after(Lifetime::left(expires.saturating_duration_since(Instant::now())));
     }
-    let name = |text: &str| ShortString::try_new(text).unwrap_or_default();
-    let confirm = channel
-        .basic_publish(
-            name(envelope.route.exchange.as_str()),
-            name(envelope.route.routing_key.as_str()),
-            BasicPublishOptions::default(),
-            &envelope.body,
-            wire::to_lapin(&envelope.properties),
-        )
-        .await?;
+    let confirm = frame.publish(&channel, BasicPublishOptions::default()).await?;
     // Confirms were not selected: this resolves at once.
     let _ = confirm.await?;
     drop(room);

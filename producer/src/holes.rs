@@ -103,7 +103,7 @@ impl Holes {
     /// The key of this message stops.
     pub(crate) fn stop(&mut self, id: MessageId, hole: Hole) {
         if let Some(sequence) = &hole.held.sequence {
-            let keys = self.stopped.entry(hole.held.envelope.route.clone()).or_default();
+            let keys = self.stopped.entry(hole.held.cargo.route()).or_default();
             keys.entry(sequence.line.key.clone()).or_default().insert(id.clone());
         }
         self.held.insert(id, hole);
@@ -122,7 +122,8 @@ impl Holes {
     pub(crate) fn take(&mut self, id: &MessageId) -> Option<Hole> {
         let hole = self.held.remove(id)?;
         let held = &hole.held;
-        if let (Some(keys), Some(sequence)) = (self.stopped.get_mut(&held.envelope.route), &held.sequence) {
+        let route = held.cargo.route();
+        if let (Some(keys), Some(sequence)) = (self.stopped.get_mut(&route), &held.sequence) {
             if let Some(ids) = keys.get_mut(&sequence.line.key) {
                 ids.remove(id);
                 if ids.is_empty() {
@@ -130,7 +131,7 @@ impl Holes {
                 }
             }
             if keys.is_empty() {
-                self.stopped.remove(&held.envelope.route);
+                self.stopped.remove(&route);
             }
         }
         Some(hole)

@@ -54,6 +54,7 @@
 //! deadline, which travels with the request. A reply that nobody waits for any more is dropped, and counted in
 //! [`Counts::late_replies`].
 
+mod confirms;
 mod connecting;
 mod counts;
 mod delay;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use correio_broker_config::Topology;
-use correio_message::{Destination, Durability, Envelope, Key, MessageId, Route, Sequence};
+use correio_message::{Destination, Envelope, Key, MessageId, Route, Sequence};
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     numbering::Numbering,
     outcome::Outcome,
     publishing_channel::{Held, Purpose},
+    receipt::Promise,
     submission::{Cargo, Entry, Submission},
 };
 
@@ -29,6 +30,8 @@ pub(crate) struct Outgoing {
     /// Taken from the callers, in their order.
     queue: VecDeque<Entry>,
     queue_limit: usize,
+    /// On their way into the queue; empty but for that moment.
+    taken: Vec<Entry>,
     /// No caller will hand in more.
     no_more: bool,
     /// Before the queue.
@@ -45,6 +48,8 @@ pub(crate) struct Outgoing {
     /// What this producer declares, if it does.
     declared: Option<Topology>,
     counters: Arc<Counters>,
+    /// Those that have ended, until their senders are told.
+    told: Vec<(Promise, Outcome)>,
 }
 
 /// A message whose turn has come.
@@ -72,6 +77,7 @@ impl Outgoing {
             entries,
             queue: VecDeque::new(),
             queue_limit,
+            taken: Vec::new(),
             no_more: false,
             first: VecDeque::new(),
             numbering: Numbering::new(crate::producer::fresh_source()),
@@ -83,6 +89,7 @@ impl Outgoing {
             confirm_deadline,
             declared,
             counters,
+            told: Vec::new(),
         }
     }
 
@@ -94,13 +101,11 @@ impl Outgoing {
     ///
     /// Cancel safe: what is taken is in the queue.
     pub(crate) async fn receive(&mut self) {
-        match self.entries.recv().await {
-            Some(first) => {
-                self.queue.push_back(first);
-                self.take_what_is_ready();
-            }
-            None => self.no_more = true,
+        let room = self.queue_limit.saturating_sub(self.queue.len()).max(1);
+        if self.entries.recv_many(&mut self.taken, room).await == 0 {
+            self.no_more = true;
         }
+        self.queue.extend(self.taken.drain(..));
     }
 
     pub(crate) fn take_what_is_ready(&mut self) {
@@ -171,14 +176,13 @@ impl Outgoing {
             message.sequence = Some(self.numbering.next(&message.destination.route(), key));
             sequence.clone_from(&message.sequence);
         }
-        let envelope = cargo.into_envelope(Durability::Persistent);
-        let held = Held { envelope, sequence, expires, reply, _room: Some(room), purpose: Purpose::Message };
+        let held = Held { cargo, sequence, expires, reply, _room: Some(room), purpose: Purpose::Message };
         Some(Ready { id, held, bytes, deadline })
     }
 
     /// A message that was published has ended. Its sender is told last: what is to be seen of it is so by then.
     pub(crate) fn on_ended(&mut self, id: MessageId, mut held: Held, outcome: Outcome) {
-        let outcome = explained(outcome, &held.envelope.route, self.declared.as_ref());
+        let outcome = explained(outcome, &held.cargo, self.declared.as_ref());
         let reply = held.reply.take();
         let is_hole = held.sequence.is_some() && !outcome.is_confirmed();
         if held.purpose == Purpose::Message {
@@ -190,7 +194,13 @@ impl Outgoing {
             // Its room is free before its sender hears of it.
             drop(held);
         }
-        if let Some(reply) = reply {
+        self.told.extend(reply.map(|reply| (reply, outcome)));
+    }
+
+    /// Tells the senders of those that have ended, the last ones first: who waits for the oldest is woken when the others are told
+    /// too, and not once for each.
+    pub(crate) fn tell(&mut self) {
+        while let Some((reply, outcome)) = self.told.pop() {
             // A dropped receipt: its owner does not want to know.
             let _ = reply.send(Ok(outcome));
         }
@@ -324,7 +334,7 @@ impl Outgoing {
             Outcome::Confirmed { .. } | Outcome::Unknown { .. } => true,
         };
         let is_failure = !matches!(outcome, Outcome::Unroutable { .. })
-            || Destination::of_route(&held.envelope.route).wants_somebody();
+            || Destination::of_route(&held.cargo.route()).wants_somebody();
         let stops = held.purpose == Purpose::Message && self.on_hole == OnHole::Stop && is_failure;
         let hole = Hole { held, wants_marker };
         if stops && self.registry.on_hole(&id, self.channel) {
@@ -345,7 +355,7 @@ impl Outgoing {
     /// The number travels on the key's next message, or after a while without one on a marker.
     fn void(&mut self, Hole { held, wants_marker }: Hole) {
         let Some(sequence) = held.sequence else { return };
-        let (route, key) = (held.envelope.route, sequence.line.key.clone());
+        let (route, key) = (held.cargo.route(), sequence.line.key.clone());
         let tries = match held.purpose {
             Purpose::Message => 0,
             // It was the last word of a producer that closes.
@@ -381,10 +391,10 @@ impl Outgoing {
 
     fn push_marker(&mut self, route: Route, sequence: Sequence, tries: u32) {
         let id = crate::fresh_id();
-        let envelope = Envelope::marker(route, &id, &sequence);
+        let cargo = Cargo::Envelope(Box::new(Envelope::marker(route, &id, &sequence)));
         let purpose = Purpose::Marker { tries: tries + 1 };
         let sequence = Some(sequence);
-        let held = Held { envelope, sequence, expires: None, reply: None, _room: None, purpose };
+        let held = Held { cargo, sequence, expires: None, reply: None, _room: None, purpose };
         self.first.push_back(Ready { id, held, bytes: 0, deadline: Instant::now() + self.confirm_deadline });
     }
 }

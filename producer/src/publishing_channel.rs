@@ -3,15 +3,15 @@
 //! One task owns the channel and everything about it. What to do is decided by the
 //! [`ConfirmWindow`]; this only publishes, listens and reports.
 
-use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use correio_broker_config::{Backoff, Connections, LeasedChannel};
 use correio_guarantees::{
     Answer as Confirm, ConfirmWindow, CulpritSearch, DeadlineAction, Ended, Publish, Suspicion, WindowAdmission,
     WindowLimits,
 };
-use correio_message::{Envelope, Lifetime, MessageId, Sequence};
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use correio_message::{Durability, Lifetime, MessageId, Sequence};
+use futures_util::StreamExt;
 use lapin::{Channel, Confirmation, Event, options::ConfirmSelectOptions};
 use tokio::{
     sync::OwnedSemaphorePermit,
@@ -21,14 +21,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    confirms::Confirms,
     connecting::{Fault, STEP_DEADLINE, reconnect},
     counts::{Counters, one},
-    frame::{Frame, send_frame},
+    frame::Frame,
     health::HealthReport,
     outcome::Outcome,
     outgoing::{Outgoing, Ready},
     receipt::Promise,
     settings::ProducerSettings,
+    submission::Cargo,
 };
 
 pub(crate) struct PublishingChannel {
@@ -53,7 +55,7 @@ pub(crate) struct PublishingChannel {
 
 /// What is kept of a message until its outcome, to send it again.
 pub(crate) struct Held {
-    pub(crate) envelope: Envelope,
+    pub(crate) cargo: Cargo,
     pub(crate) sequence: Option<Sequence>,
     /// When it expires: each sending has what is left until then.
     pub(crate) expires: Option<Instant>,
@@ -65,12 +67,12 @@ pub(crate) struct Held {
 
 impl Held {
     /// As it is to be published now.
-    fn frame(&self) -> Option<Frame> {
-        let frame = Frame::of(&self.envelope)?;
-        Some(match self.expires {
+    fn frame(&self) -> Frame {
+        let frame = Frame::of(&self.cargo.envelope(Durability::Persistent));
+        match self.expires {
             Some(expires) => frame.expiring_after(Lifetime::left(expires.saturating_duration_since(Instant::now()))),
             None => frame,
-        })
+        }
     }
 }
 
@@ -90,10 +92,6 @@ enum End {
     /// The channel or its connection is gone, or has to go.
     Lost(Fault),
 }
-
-type Answered = (Publish, lapin::Result<Confirmation>);
-type Sending<'c> = Pin<Box<dyn Future<Output = Answered> + Send + 'c>>;
-type Confirms<'c> = FuturesUnordered<Sending<'c>>;
 
 impl PublishingChannel {
     pub(crate) fn new(
@@ -191,14 +189,17 @@ impl PublishingChannel {
 
     async fn serve(&mut self, leased: &LeasedChannel) -> End {
         let channel = leased.channel();
-        let mut confirms = Confirms::new();
-        let mut events = std::pin::pin!(leased.connection().events_listener());
+        let mut confirms = Confirms::new(channel);
+        let mut events = pin!(leased.connection().events_listener());
+        let mut given_up = pin!(self.give_up.clone().cancelled_owned());
+        let mut closing = pin!(self.closing.clone().cancelled_owned());
+        let mut timer = pin!(sleep(STEP_DEADLINE));
         self.opened_at = Instant::now();
         self.health.on_open();
         // What was said before anybody listened.
         self.health.on_blocked(leased.is_blocked());
         loop {
-            if let Err(fault) = self.publish_what_fits(channel, &mut confirms).await {
+            if let Err(fault) = self.publish_what_fits(&mut confirms) {
                 return End::Lost(self.last_words(channel, confirms, fault).await);
             }
             self.pronounce();
@@ -206,16 +207,22 @@ impl PublishingChannel {
                 return End::Finished;
             }
             let deadline = self.next_deadline();
+            // A timer is set only to be earlier: that it rings too early costs less than to set it for each message.
+            if let Some(deadline) = deadline
+                && (deadline < timer.deadline() || timer.is_elapsed())
+            {
+                timer.as_mut().reset(deadline);
+            }
             tokio::select! {
                 biased; // answers first: they free the room that messages wait for
-                Some(answer) = confirms.next(), if !confirms.is_empty() => {
+                answer = confirms.next() => {
                     let mut next = Some(answer);
                     while let Some((publish, confirmation)) = next {
                         match confirmation {
                             Ok(confirmation) => self.on_confirmation(publish, confirmation),
                             Err(error) => return End::Lost(self.last_words(channel, confirms, Fault::of(&error)).await),
                         }
-                        next = ready_now(&mut confirms).await;
+                        next = confirms.now();
                     }
                     self.pronounce();
                     // Those who waited for these outcomes run first, so that what they send next goes out in one write and not
@@ -224,7 +231,7 @@ impl PublishingChannel {
                     self.outgoing.take_what_is_ready();
                 }
                 () = self.outgoing.receive(), if self.outgoing.wants_more() => {}
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                () = &mut timer, if deadline.is_some() => {
                     if self.on_deadline() == DeadlineAction::KillChannel {
                         return End::Lost(Fault::Silent("a confirm"));
                     }
@@ -241,8 +248,8 @@ impl PublishingChannel {
                     }
                     _ => {}
                 },
-                () = self.closing.cancelled(), if !self.outgoing.is_closed() => self.outgoing.close(),
-                () = self.give_up.cancelled() => return End::Lost(Fault::Closing),
+                () = &mut closing, if !self.outgoing.is_closed() => self.outgoing.close(),
+                () = &mut given_up => return End::Lost(Fault::Closing),
             }
         }
     }
@@ -252,52 +259,61 @@ impl PublishingChannel {
     async fn last_words(&mut self, channel: &Channel, mut confirms: Confirms<'_>, fault: Fault) -> Fault {
         let mut fault = fault;
         let until = Instant::now() + STEP_DEADLINE;
-        loop {
-            let said = if channel.status().connected() {
-                ready_now(&mut confirms).await
-            } else {
-                timeout_at(until, confirms.next()).await.unwrap_or_default()
-            };
-            match said {
-                Some((publish, Ok(confirmation))) => self.on_confirmation(publish, confirmation),
-                Some((_, Err(error))) => {
+        let mut said = Vec::new();
+        while !channel.status().connected()
+            && !confirms.is_empty()
+            && let Ok(next) = timeout_at(until, confirms.next()).await
+        {
+            said.push(next);
+        }
+        said.extend(confirms.all_now());
+        for (publish, confirmation) in said {
+            match confirmation {
+                Ok(confirmation) => self.on_confirmation(publish, confirmation),
+                Err(error) => {
                     let cause = Fault::of(&error);
                     if matches!(cause, Fault::OfOneMessage { .. }) {
                         fault = cause;
                     }
                 }
-                None => return fault,
             }
         }
+        fault
     }
 
     /// Puts on the wire what the window admits: first what is sent again, in its original order, then what is new.
-    async fn publish_what_fits<'c>(&mut self, channel: &'c Channel, confirms: &mut Confirms<'c>) -> Result<(), Fault> {
+    ///
+    /// In batches: the client library's thread is woken by the first of each, and does not fall asleep again between two.
+    fn publish_what_fits(&mut self, confirms: &mut Confirms<'_>) -> Result<(), Fault> {
+        let mut batch = Vec::with_capacity(BATCH);
         loop {
-            if self.window.unanswered() == 0 {
-                self.search.on_all_answered();
+            while batch.len() < BATCH
+                && let Some(next) = self.next_frame()
+            {
+                batch.push(next);
             }
-            if !self.search.may_publish() {
+            if batch.is_empty() {
                 return Ok(());
             }
-            let Some((publish, frame)) = self.next_frame() else { return Ok(()) };
-            self.search.on_publishing();
-            let Some(frame) = frame else { return Err(Fault::Silent("a name over 255 bytes")) };
-            let mut sending: Sending<'c> = Box::pin(send_frame(channel, publish, frame));
-            // The first poll queues the frames, so polling here keeps the order on the wire.
-            if let Poll::Ready((_, result)) = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await {
-                match result {
-                    Ok(confirmation) => self.on_confirmation(publish, confirmation),
-                    Err(error) => return Err(Fault::of(&error)),
+            for (publish, frame) in batch.drain(..) {
+                match confirms.publish(publish, frame) {
+                    None => {}
+                    Some((_, Ok(confirmation))) => self.on_confirmation(publish, confirmation),
+                    Some((_, Err(error))) => return Err(Fault::of(&error)),
                 }
-                continue;
             }
-            confirms.push(sending);
         }
     }
 
-    fn next_frame(&mut self) -> Option<(Publish, Option<Frame>)> {
+    fn next_frame(&mut self) -> Option<(Publish, Frame)> {
+        if self.window.unanswered() == 0 {
+            self.search.on_all_answered();
+        }
+        if !self.search.may_publish() {
+            return None;
+        }
         if let Some((publish, held)) = self.window.next_resend() {
+            self.search.on_publishing();
             one(&self.counters.resent);
             return Some((publish, held.frame()));
         }
@@ -307,6 +323,7 @@ impl PublishingChannel {
             return None;
         }
         let Ready { id, held, bytes, deadline } = self.outgoing.take_next(self.window.is_idle())?;
+        self.search.on_publishing();
         let frame = held.frame();
         let publish = self.window.on_publishing(id, held, bytes, deadline.into_std());
         Some((publish, frame))
@@ -393,6 +410,7 @@ impl PublishingChannel {
         for Ended { id, message, tries, pronounced } in self.window.take_ended() {
             self.outgoing.on_ended(id, message, Outcome::of(pronounced, tries));
         }
+        self.outgoing.tell();
     }
 
     fn is_done(&self) -> bool {
@@ -411,15 +429,8 @@ impl PublishingChannel {
     }
 }
 
-/// Takes what is ready without waiting, so that a batch of answers costs one round of the loop.
-async fn ready_now(confirms: &mut Confirms<'_>) -> Option<Answered> {
-    poll_fn(|context| match confirms.poll_next_unpin(context) {
-        Poll::Ready(answer) => Poll::Ready(answer),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
-}
-
+/// So many messages are made ready before the first of them is handed to the client library.
+const BATCH: usize = 64;
 /// A channel that served so long was a good one.
 const GOOD_WHILE: Duration = Duration::from_secs(10);
 /// So many channels in a row may end soon for a message's fault before each new one waits for a moment.

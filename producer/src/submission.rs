@@ -1,6 +1,6 @@
 //! A message on its way from the caller to the channel that publishes it.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use correio_message::{Durability, Envelope, Key, Lifetime, Message, MessageId, Route};
 use tokio::{
@@ -66,11 +66,20 @@ pub(crate) enum Cargo {
 
 impl Cargo {
     /// Its wire form. Numbers have been given by now.
-    pub(crate) fn into_envelope(self, durability: Durability) -> Envelope {
+    pub(crate) fn envelope(&self, durability: Durability) -> Cow<'_, Envelope> {
         match self {
-            Self::Message(message) => message.encode(durability),
-            Self::Delayed(delayed) => delayed.encode(),
-            Self::Envelope(envelope) => *envelope,
+            Self::Message(message) => Cow::Owned(message.encode(durability)),
+            Self::Delayed(delayed) => Cow::Owned(delayed.encode()),
+            Self::Envelope(envelope) => Cow::Borrowed(envelope),
+        }
+    }
+
+    /// Where it is published to.
+    pub(crate) fn route(&self) -> Route {
+        match self {
+            Self::Message(message) => message.destination.route(),
+            Self::Delayed(delayed) => delayed.route(),
+            Self::Envelope(envelope) => envelope.route.clone(),
         }
     }
 

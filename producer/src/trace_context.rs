@@ -64,8 +64,8 @@ pub fn hand_on(request: &Headers, answer: &mut Headers) {
         return;
     }
     for name in [header::TRACEPARENT, header::TRACESTATE] {
-        if let (Some(value), Ok(name)) = (of(request, name), ShortText::new(name)) {
-            answer.insert(name, value);
+        if let Some(value) = of(request, name) {
+            answer.insert(ShortText::constant(name), value);
         }
     }
 }
@@ -95,9 +95,7 @@ fn parsed(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
 }
 
 fn put(headers: &mut Headers, name: &'static str, value: String) {
-    if let Ok(name) = ShortText::new(name) {
-        headers.insert(name, Value::text(value));
-    }
+    headers.insert(ShortText::constant(name), Value::text(value));
 }
 
 /// The headers of a message have to fit one frame.

@@ -34,7 +34,7 @@ impl Pipeline {
             return false;
         }
         let Some(envelope) = self.on_the_wire(&request, reply, now) else { return false };
-        self.effects.push(Effect::Publish { ticket, copy: envelope.clone() });
+        self.effects.push(Effect::Publish { ticket, copy: Box::new(envelope.clone()) });
         self.answers.insert(ticket, Answering { request, envelope, tries: 0 });
         true
     }
@@ -55,7 +55,7 @@ impl Pipeline {
             Err(NotCopied::Unsendable(why)) if answering.tries == 1 => {
                 tracing::warn!(request = %Named(request), why, "an answer cannot be sent; who asked is told that");
                 if let Some(envelope) = self.on_the_wire(&answering.request, Reply::error("unsendable", why), now) {
-                    self.effects.push(Effect::Publish { ticket, copy: envelope.clone() });
+                    self.effects.push(Effect::Publish { ticket, copy: Box::new(envelope.clone()) });
                     self.answers.insert(ticket, Answering { envelope, ..answering });
                     return;
                 }
@@ -84,7 +84,7 @@ impl Pipeline {
     /// It is time to publish this answer again.
     pub(super) fn answer_again(&mut self, ticket: Ticket) {
         if let Some(answering) = self.answers.get(&ticket) {
-            self.effects.push(Effect::Publish { ticket, copy: answering.envelope.clone() });
+            self.effects.push(Effect::Publish { ticket, copy: Box::new(answering.envelope.clone()) });
         }
     }
 

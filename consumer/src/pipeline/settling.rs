@@ -153,7 +153,7 @@ impl Pipeline {
         let Some(held) = self.held.get_mut(&ticket) else { return };
         let envelope: Envelope = copy.envelope().clone();
         held.stage = Stage::Copying(Box::new(Copying { copy, tries: 0 }));
-        self.effects.push(Effect::Publish { ticket, copy: envelope });
+        self.effects.push(Effect::Publish { ticket, copy: Box::new(envelope) });
     }
 
     /// What became of a copy: on its queue, or why that is not known.

@@ -137,7 +137,7 @@ impl History {
             for effect in effects {
                 match effect {
                     Effect::Handle { ticket, context, .. } => self.running.push((ticket, context)),
-                    Effect::Publish { ticket, copy } => self.publishing.push((ticket, copy)),
+                    Effect::Publish { ticket, copy } => self.publishing.push((ticket, *copy)),
                     Effect::GiveBack { tag } => {
                         self.given_back.push(tag);
                         self.pipeline.on_given_back(tag);

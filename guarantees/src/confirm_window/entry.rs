@@ -44,7 +44,7 @@ pub(super) enum Slot<M> {
     Over,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whereabouts {
     /// On the live channel, as this publish.
     Live(u64),

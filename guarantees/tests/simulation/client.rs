@@ -56,6 +56,13 @@ impl Client {
         }
     }
 
+    /// Where the oldest stands, if it has completed. Behind the end of a channel nothing is waited for.
+    pub(crate) fn oldest(&self) -> Option<usize> {
+        let (at, oldest) = self.completed.iter().enumerate().min_by_key(|(_, completed)| completed.sending)?;
+        let is_next = self.unconfirmed.iter().all(|open| *open > oldest.sending);
+        (is_next || self.closed.is_some()).then_some(at)
+    }
+
     fn complete(&mut self, sending: usize, answer: Answer) {
         let returned = self.returns.pop_front();
         self.completed.push_back(Completed { sending, answer, returned });

@@ -10,7 +10,7 @@ use crate::{
     machine::Machine,
     numbers::Numbers,
     seen::{Seen, Sight},
-    shell::Shell,
+    shell::{Reading, Shell},
     world::{Trace, World},
 };
 
@@ -38,10 +38,10 @@ pub(crate) fn play<W: Machine>(seed: u64, watch: Watch, machine: impl FnOnce(Win
         state: if chance.one_in(8) { any_fault(&mut chance) } else { RouteState::Bound },
     });
     let limits = weather.limits;
-    let shell = Shell::new(machine(limits), limits.messages + chance.below(8), weather.sees_in_order);
+    let shell = Shell::new(machine(limits), limits.messages + chance.below(8), weather.reading);
     let world = World {
         now: 0,
-        broker: Broker::new(routes, !weather.sees_in_order),
+        broker: Broker::new(routes, weather.reading != Reading::AsCompleted),
         ledger: Ledger::new(limits, watch.only),
         seen: Seen::default(),
         late: Vec::new(),
@@ -50,8 +50,8 @@ pub(crate) fn play<W: Machine>(seed: u64, watch: Watch, machine: impl FnOnce(Win
         chance,
     };
     let mut history = History { weather, shell, world };
-    let Weather { patience, sees_in_order, is_broker_slow, ending, .. } = history.weather;
-    history.world.say(|| format!("{limits:?}, {patience} until a deadline, confirms in order: {sees_in_order}"));
+    let Weather { patience, reading, is_broker_slow, ending, .. } = history.weather;
+    history.world.say(|| format!("{limits:?}, {patience} until a deadline, confirms read {reading:?}"));
     history.world.say(|| format!("a slow broker: {is_broker_slow}, {ending:?} in the end, {routes:?}"));
     history.run();
     let World { ledger, seen, told, .. } = history.world;
@@ -64,7 +64,7 @@ struct Weather {
     messages: usize,
     /// How long an outcome is waited for.
     patience: u64,
-    sees_in_order: bool,
+    reading: Reading,
     /// The broker may read even from a killed connection what it had received.
     is_broker_slow: bool,
     ending: Ending,
@@ -138,7 +138,7 @@ impl Weather {
             // Most are short.
             messages: 10 + chance.below(51).min(chance.below(51)),
             patience: chance.between(20, 400) as u64,
-            sees_in_order: chance.one_in(2),
+            reading: [Reading::AsCompleted, Reading::AsPublished, Reading::Anyhow][chance.below(3)],
             is_broker_slow: chance.one_in(4),
             ending: chance.pick(&[
                 Ending::Recovery,

@@ -25,10 +25,19 @@ pub(crate) struct Shell<W> {
     search: CulpritSearch,
     /// The last that had to wait because its id was held.
     waited: Option<usize>,
-    /// The shell sees confirms in the order in which they completed.
-    sees_in_order: bool,
+    reading: Reading,
     /// Confirms that completed on channels that are gone, and some that were seen.
     old: Vec<Completed>,
+}
+
+/// In which order the shell sees confirms that have completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// That in which they completed.
+    AsCompleted,
+    /// That of their publishes, each waited for, as the producer does.
+    AsPublished,
+    Anyhow,
 }
 
 /// Why a channel is no longer served.
@@ -43,7 +52,7 @@ enum Fault {
 }
 
 impl<W: Machine> Shell<W> {
-    pub(crate) fn new(window: W, queue_limit: usize, sees_in_order: bool) -> Self {
+    pub(crate) fn new(window: W, queue_limit: usize, reading: Reading) -> Self {
         Self {
             window,
             queue: VecDeque::new(),
@@ -51,7 +60,7 @@ impl<W: Machine> Shell<W> {
             client: None,
             search: CulpritSearch::new(),
             waited: None,
-            sees_in_order,
+            reading,
             old: Vec::new(),
         }
     }
@@ -107,11 +116,15 @@ impl<W: Machine> Shell<W> {
     pub(crate) fn see(&mut self, count: usize, world: &mut World) {
         for _ in 0..count {
             let Some(client) = &mut self.client else { break };
-            let at = if self.sees_in_order { 0 } else { world.chance.below(client.completed.len()) };
-            if at > 0 {
+            let at = match self.reading {
+                Reading::AsCompleted => Some(0),
+                Reading::AsPublished => client.oldest(),
+                Reading::Anyhow => Some(world.chance.below(client.completed.len())),
+            };
+            if at.is_some_and(|at| at > 0) {
                 world.seen.note(Sight::SeenOutOfOrder);
             }
-            if let Some(completed) = client.completed.remove(at) {
+            if let Some(completed) = at.and_then(|at| client.completed.remove(at)) {
                 if world.chance.one_in(16) {
                     self.old.push(Completed { returned: None, ..completed });
                 }
