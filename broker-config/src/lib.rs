@@ -23,6 +23,8 @@ mod delay;
 mod dial;
 mod exchange;
 mod item;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod node_address;
 mod own_queue;
 mod password;

@@ -18,6 +18,8 @@ use correio_producer::{Producer, ProducerSettings};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "metrics")]
+use crate::reporting::{Reporter, Whereabouts};
 use crate::{
     builder::ConsumerBuilder,
     copies::CopyPublisher,
@@ -129,10 +131,17 @@ impl Consumer {
         }
         let publisher: Arc<dyn CopyPublisher> = producer.clone();
         let mut subscription = self.subscription(company, publisher, stop);
+        #[cfg(feature = "metrics")]
+        let mut reporter = Reporter::new(&self.settings.queue, self.counts.clone());
+        #[cfg(feature = "metrics")]
+        let reporting = reporter.go_on();
+        #[cfg(not(feature = "metrics"))]
+        let reporting = std::future::pending::<Infallible>();
         let ended = tokio::select! {
             // On the heap: a caller's future need not be as large as all of this.
             ended = Box::pin(self.keep_subscribed(&connections, &mut subscription)) => ended,
             never = self.keep_from_expiring() => match never {},
+            never = reporting => match never {},
         };
         producer.close(CLOSE_DEADLINE).await;
         self.leave(&connections).await;
@@ -196,12 +205,14 @@ impl Consumer {
         };
         Subscription {
             pipeline: Pipeline::new(rules, self.counts.clone()),
-            work: Work::new(settings.log.clone(), publisher, settings.handler_deadline),
+            work: Work::new(settings.log.clone(), publisher, settings.handler_deadline, settings.queue.clone()),
             idle: settings.stop_when_idle,
             drain_deadline: settings.drain_deadline,
             stop,
             failure: None,
             frames: Frames::default(),
+            #[cfg(feature = "metrics")]
+            whereabouts: Whereabouts::new(&settings.queue),
         }
     }
 

@@ -41,12 +41,16 @@ mod processing;
 #[cfg(feature = "cli")]
 pub mod program;
 mod reply;
+#[cfg(feature = "metrics")]
+mod reporting;
 mod startup;
 mod subscription;
 mod telemetry;
 mod work;
 
 pub use bytes::Bytes;
+#[cfg(feature = "metrics")]
+pub use correio_broker_config::metrics;
 pub use correio_broker_config::{
     Address, ConnectError, DeclareError, NodeAddress, Role, TlsError, TlsFile, TlsSettings, Topology, WorkQueue,
 };

@@ -129,6 +129,15 @@ impl Order {
         (doomed, by_key.resequencer.take_gaps())
     }
 
+    /// How many messages wait for an earlier one of their line.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn parked(&self) -> usize {
+        match self {
+            Self::Independent(_) => 0,
+            Self::ByKey(by_key) => by_key.resequencer.parked(),
+        }
+    }
+
     pub(crate) fn on_channel_lost(&mut self) {
         match self {
             Self::Independent(queue) => queue.clear(),

@@ -313,6 +313,18 @@ impl Pipeline {
             && most.is_none_or(|most| most.get().saturating_sub(self.done) > held as u64)
     }
 
+    /// How many messages are held.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// … of which so many wait for an earlier one of their key.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn parked(&self) -> usize {
+        self.order.parked()
+    }
+
     /// Whether nothing is held.
     pub(crate) fn is_empty(&self) -> bool {
         self.held.is_empty()

@@ -79,6 +79,8 @@ impl Reply {
         message.content_type = self.content_type;
         message.message_type = self.message_type;
         message.headers = self.headers;
+        #[cfg(feature = "trace-context")]
+        correio_producer::trace_context::hand_on(&request.headers, &mut message.headers);
         message.error = self.error;
         message.sent_at_us = Some(now_us);
         // Nobody reads it after that.

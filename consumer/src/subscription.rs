@@ -10,6 +10,8 @@ use futures_util::{FutureExt, StreamExt, future::try_join_all, stream::FuturesUn
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "metrics")]
+use crate::reporting::Whereabouts;
 use crate::{
     counts::Ended,
     error::ConsumeError,
@@ -30,6 +32,8 @@ pub(crate) struct Subscription {
     pub(crate) failure: Option<ConsumeError>,
     /// What is on its way to the socket of the channel that is served.
     pub(crate) frames: Frames,
+    #[cfg(feature = "metrics")]
+    pub(crate) whereabouts: Whereabouts,
 }
 
 /// Why a channel is not served any longer.
@@ -50,6 +54,8 @@ impl Subscription {
     pub(crate) async fn serve<L: Link>(&mut self, link: &mut L) -> Over {
         let mut active_at = Instant::now();
         self.pipeline.on_subscribed(active_at.into_std());
+        #[cfg(feature = "metrics")]
+        self.whereabouts.on_subscribed(true);
         loop {
             let now = Moment::now();
             self.pipeline.on_deadline(now);
@@ -158,6 +164,8 @@ impl Subscription {
             }
         }
         self.acknowledge(link, now, self.pipeline.is_empty());
+        #[cfg(feature = "metrics")]
+        self.whereabouts.tell(&self.pipeline, &self.work);
         over
     }
 
@@ -206,6 +214,8 @@ impl Subscription {
     }
 
     fn leave_the_channel(&mut self) {
+        #[cfg(feature = "metrics")]
+        self.whereabouts.on_subscribed(false);
         self.pipeline.count_lost_acks(std::mem::take(&mut self.frames).unanswered());
         self.pipeline.on_channel_lost();
     }

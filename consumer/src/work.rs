@@ -3,7 +3,7 @@
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use correio_guarantees::{Failure, HandledId};
-use correio_message::Envelope;
+use correio_message::{Envelope, ShortText};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{
     runtime::Handle,
@@ -12,6 +12,8 @@ use tokio::{
 };
 use tracing::Instrument;
 
+#[cfg(feature = "metrics")]
+use crate::reporting::Durations;
 use crate::{
     context::Context,
     copies::{CopyPublisher, NotCopied},
@@ -20,7 +22,7 @@ use crate::{
     held::Ticket,
     pipeline::{LogAnswer, LogCall},
     reply::Answer,
-    telemetry,
+    telemetry::{self, Attempt},
 };
 
 /// Handlers, copies and a call to the log, under way.
@@ -28,6 +30,9 @@ pub(crate) struct Work {
     log: Option<Arc<dyn HandledLog>>,
     publisher: Arc<dyn CopyPublisher>,
     handler_deadline: Duration,
+    queue: ShortText,
+    #[cfg(feature = "metrics")]
+    durations: Arc<Durations>,
     handlers: JoinSet<Result<Answer, Failure>>,
     running: HashMap<Id, Ticket>,
     copies: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
@@ -52,11 +57,15 @@ impl Work {
         log: Option<Arc<dyn HandledLog>>,
         publisher: Arc<dyn CopyPublisher>,
         handler_deadline: Duration,
+        queue: ShortText,
     ) -> Self {
         Self {
             log,
             publisher,
             handler_deadline,
+            #[cfg(feature = "metrics")]
+            durations: Arc::new(Durations::new(&queue)),
+            queue,
             handlers: JoinSet::new(),
             running: HashMap::new(),
             copies: FuturesUnordered::new(),
@@ -67,10 +76,20 @@ impl Work {
 
     pub(crate) fn handle(&mut self, ticket: Ticket, handler: Arc<dyn AnyHandler>, context: Context) {
         let after = self.handler_deadline;
-        let span = telemetry::handling(&context);
+        let span = telemetry::processing(&self.queue, &context);
+        #[cfg(feature = "metrics")]
+        let attempt = Attempt::begin(&self.durations);
+        #[cfg(not(feature = "metrics"))]
+        let attempt = Attempt::begin();
         // The call itself stands inside, so that a panic while reading the argument is the task's too.
         let handling = async move { handler.handle(context).await };
-        let bounded = async move { timeout(after, handling).await.unwrap_or(Err(Failure::TimedOut { after })) };
+        let bounded = async move {
+            // Inside, so that a panic finds it.
+            let attempt = attempt;
+            let result = timeout(after, handling).await.unwrap_or(Err(Failure::TimedOut { after }));
+            attempt.on_end(&result);
+            result
+        };
         let task = self.handlers.spawn(bounded.instrument(span));
         self.running.insert(task.id(), ticket);
     }
@@ -78,6 +97,12 @@ impl Work {
     pub(crate) fn publish(&mut self, ticket: Ticket, copy: Envelope) {
         let publishing = Arc::clone(&self.publisher).publish(copy);
         self.copies.push(Box::pin(async move { Done::Copy(ticket, publishing.await) }));
+    }
+
+    /// How many handlers are at work.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn at_work(&self) -> usize {
+        self.running.len()
     }
 
     /// Asks the log. A log in memory answers at once; for another, [`next`](Self::next) has the answer.

@@ -1,6 +1,6 @@
-//! Every header that is ours: who writes it, who reads it, its type and its limits.
+//! Every header that we write: who writes it, who reads it, its type and its limits.
 //!
-//! They start with `correio-`; whole numbers are read in any width and written as 64 bits; texts are UTF-8.
+//! Ours start with `correio-`; whole numbers are read in any width and written as 64 bits; texts are UTF-8.
 //! A message without them is a normal message.
 
 /// UUID of the running producer (or outbox) that numbered the message. Producer → consumer; text, 36 bytes.
@@ -54,6 +54,12 @@ pub const DEAD_ERROR: &str = "correio-dead-error";
 pub const DEAD_QUEUE: &str = "correio-dead-queue";
 /// When it was parked, in microseconds since 1970. Consumer → operator; whole number.
 pub const DEAD_AT_US: &str = "correio-dead-at-us";
+
+/// Not ours but the W3C's: the span that the message was sent in. Producer → everyone, with the feature `trace-context`; text, 55
+/// bytes. Copies keep it.
+pub const TRACEPARENT: &str = "traceparent";
+/// What the tracing systems add to [`TRACEPARENT`]. Producer → everyone, likewise; text, ≤ 4,096 bytes.
+pub const TRACESTATE: &str = "tracestate";
 
 /// What tells of a message's way so far: each copy writes these anew and takes none of them over.
 pub(crate) const OF_THE_WAY: [&str; 10] = [

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::time::Instant;
+
 use crate::outcome::Outcome;
 
 /// What a producer has done so far. Read at any time with [`Producer::counts`](crate::Producer::counts).
@@ -27,6 +29,8 @@ pub struct Counts {
     pub fire_dropped: u64,
     /// Channels opened after the first.
     pub reconnected: u64,
+    /// Channels that ended before the producer did, for whichever reason.
+    pub channels_lost: u64,
     /// Requests that waited for a reply; their messages are among the accepted.
     pub requests: u64,
     /// Replies that came to their request in time, errors included.
@@ -43,6 +47,7 @@ pub(crate) struct Counters {
     pub(crate) fired: AtomicU64,
     pub(crate) fire_dropped: AtomicU64,
     pub(crate) reconnected: AtomicU64,
+    pub(crate) channels_lost: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) replies: AtomicU64,
     pub(crate) late_replies: AtomicU64,
@@ -50,10 +55,19 @@ pub(crate) struct Counters {
     unroutable: AtomicU64,
     refused: AtomicU64,
     unknown: AtomicU64,
+    #[cfg(feature = "metrics")]
+    pub(crate) durations: std::sync::OnceLock<crate::reporting::Durations>,
 }
 
 impl Counters {
-    pub(crate) fn on_outcome(&self, outcome: &Outcome) {
+    /// A message has ended that was accepted then.
+    pub(crate) fn on_outcome(&self, outcome: &Outcome, since: Option<Instant>) {
+        #[cfg(feature = "metrics")]
+        if let Some((durations, since)) = self.durations.get().zip(since) {
+            durations.on_outcome(outcome, since.elapsed());
+        }
+        #[cfg(not(feature = "metrics"))]
+        let _ = since;
         one(match outcome {
             Outcome::Confirmed { .. } => &self.confirmed,
             Outcome::Unroutable { .. } => &self.unroutable,
@@ -75,6 +89,7 @@ impl Counters {
             fired: of(&self.fired),
             fire_dropped: of(&self.fire_dropped),
             reconnected: of(&self.reconnected),
+            channels_lost: of(&self.channels_lost),
             requests: of(&self.requests),
             replies: of(&self.replies),
             late_replies: of(&self.late_replies),

@@ -10,7 +10,7 @@ use crate::delay::NotDelayable;
 #[derive(Debug, thiserror::Error)]
 #[error("{} was not sent: {cause}", named(.message.id.as_ref()))]
 pub struct SendError {
-    /// The message, as it was given, with the id that it got.
+    /// The message, as it was given, with the id that it got, and the trace context.
     pub message: Box<Message>,
     /// Why it was not sent.
     #[source]

@@ -65,6 +65,7 @@ impl FiringChannel {
                 Err(fault) => {
                     tracing::warn!(%fault, "the channel of fire ended; what was on it is lost");
                     leased.discard();
+                    one(&self.counters.channels_lost);
                 }
             }
             // One that ends as soon as it is used (no such exchange, say) must not make a hot loop.

@@ -6,9 +6,8 @@ use std::{
 };
 
 use correio_message::{Key, MessageId, Route};
-use tokio::sync::oneshot;
 
-use crate::{publishing_channel::Held, submission::Answer};
+use crate::{publishing_channel::Held, receipt::Promise};
 
 /// What happens to a key when a message of it ends otherwise than [`Confirmed`](crate::Outcome::Confirmed): its number is
 /// a hole, which the key's consumer would wait for.
@@ -46,7 +45,7 @@ pub(crate) struct Decision {
 #[derive(Debug)]
 pub(crate) enum Choice {
     /// Send it again under its id and number, and tell here what became of it.
-    Resend(oneshot::Sender<Answer>),
+    Resend(Promise),
     /// Nobody is to wait for its number.
     Void,
 }

@@ -72,13 +72,21 @@ pub mod program;
 mod publishing_channel;
 mod receipt;
 mod reply_channel;
+#[cfg(feature = "metrics")]
+mod reporting;
 mod request_error;
 mod requests;
 mod settings;
 mod submission;
+mod telemetry;
+#[cfg(feature = "trace-context")]
+#[doc(hidden)]
+pub mod trace_context;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+#[cfg(feature = "metrics")]
+pub use correio_broker_config::metrics;
 pub use correio_broker_config::{
     Address, ConnectError, DeclareError, NodeAddress, Role, TlsError, TlsFile, TlsSettings, Topology, WorkQueue,
 };

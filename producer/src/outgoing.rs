@@ -11,10 +11,7 @@ use std::{
 
 use correio_broker_config::Topology;
 use correio_message::{Destination, Envelope, Key, MessageId, Route, Sequence};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     counts::{Counters, one},
@@ -24,7 +21,8 @@ use crate::{
     numbering::Numbering,
     outcome::Outcome,
     publishing_channel::{Held, Purpose},
-    submission::{Answer, Cargo, Entry, Submission},
+    receipt::Promise,
+    submission::{Cargo, Entry, Submission},
 };
 
 pub(crate) struct Outgoing {
@@ -51,7 +49,7 @@ pub(crate) struct Outgoing {
     declared: Option<Topology>,
     counters: Arc<Counters>,
     /// Those that have ended, until their senders are told.
-    told: Vec<(oneshot::Sender<Answer>, Outcome)>,
+    told: Vec<(Promise, Outcome)>,
 }
 
 /// A message whose turn has come.
@@ -188,7 +186,7 @@ impl Outgoing {
         let reply = held.reply.take();
         let is_hole = held.sequence.is_some() && !outcome.is_confirmed();
         if held.purpose == Purpose::Message {
-            self.counters.on_outcome(&outcome);
+            self.counters.on_outcome(&outcome, reply.as_ref().and_then(|reply| reply.since));
         }
         if is_hole {
             self.on_hole(id, held, &outcome);

@@ -12,13 +12,15 @@ use std::{
 use correio_broker_config::{ConnectError, ConnectionSettings, Connections, OwnQueue, Purpose};
 use correio_message::{Envelope, Key, Message, MessageId};
 use tokio::{
-    sync::{Mutex, OnceCell, oneshot, watch},
+    sync::{Mutex, OnceCell, watch},
     task::JoinHandle,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+#[cfg(feature = "metrics")]
+use crate::reporting::Reporting;
 use crate::{
     counts::{Counters, Counts, one},
     error::{ForwardError, KeyConflict, SendError, SendFailure},
@@ -33,6 +35,7 @@ use crate::{
     requests::Requests,
     settings::ProducerSettings,
     submission::{Buffer, Cargo, Entry, Patience, Room},
+    telemetry::Publishing,
 };
 
 /// Sends messages and says truthfully what became of each.
@@ -53,6 +56,8 @@ struct Shared {
     confirmed: Vec<Buffer>,
     holes: HoleRegistry,
     health: watch::Sender<Health>,
+    #[cfg(feature = "metrics")]
+    reporting: Reporting,
     fired: OnceCell<Buffer>,
     fire_connections: Arc<Connections>,
     requests: Arc<Requests>,
@@ -106,6 +111,8 @@ impl Producer {
         let (room, health) = (Room::new(settings.buffer_bytes), watch::Sender::new(Health::default()));
         let (mut confirmed, mut tasks) = (Vec::new(), Vec::new());
         let holes = HoleRegistry::default();
+        #[cfg(feature = "metrics")]
+        let reporting = Reporting::begin(&settings.origin, counters.clone(), &health, room.clone());
         for (number, lease) in leases.into_iter().enumerate() {
             let (buffer, submissions) = Buffer::new(PLACES, room.clone());
             let rules = OutgoingRules {
@@ -139,6 +146,8 @@ impl Producer {
             confirmed,
             holes,
             health,
+            #[cfg(feature = "metrics")]
+            reporting,
             fired: OnceCell::new(),
             fire_connections,
             tasks: Mutex::new(tasks),
@@ -193,12 +202,17 @@ impl Producer {
         if let Err(cause) = self.fits(&message) {
             return Err(SendError { message: Box::new(message), cause });
         }
-        let (reply, answer) = oneshot::channel();
+        let span = Publishing::of_message("publish", &id, &mut message);
+        let (reply, pending) = Pending::new(id.clone(), span.clone());
         let patience = self.patience().until_end_of(&message);
         let lane = self.lane(&id, message.key.as_ref());
-        lane.put_now(id.clone(), Cargo::Message(Box::new(message)), patience, Some(reply)).map_err(refused)?;
+        let put = lane.put_now(id, Cargo::Message(Box::new(message)), patience, Some(reply));
+        put.map_err(|(cargo, cause)| {
+            span.on_failure(&cause);
+            refused((cargo, cause))
+        })?;
         one(&self.shared.counters.accepted);
-        Ok(Receipt(Pending { id, answer }))
+        Ok(Receipt(pending))
     }
 
     async fn submit_with(&self, mut message: Message, patience: Patience) -> Result<Receipt, SendError> {
@@ -206,9 +220,10 @@ impl Producer {
         if let Err(cause) = self.fits(&message) {
             return Err(SendError { message: Box::new(message), cause });
         }
+        let span = Publishing::of_message("publish", &id, &mut message);
         let patience = patience.until_end_of(&message);
         let lane = self.lane(&id, message.key.as_ref());
-        self.accept(lane, id, Cargo::Message(Box::new(message)), patience).await.map(Receipt).map_err(refused)
+        self.accept(lane, id, Cargo::Message(Box::new(message)), patience, span).await.map(Receipt).map_err(refused)
     }
 
     /// Hands in an envelope that is complete as it is: a copy for a retry, a dead letter or a replay. Only the id
@@ -232,8 +247,9 @@ impl Producer {
         if let Err(cause) = headers_fit(envelope.properties.weight()) {
             return Err(ForwardError { envelope: Box::new(envelope), cause });
         }
+        let span = Publishing::of_copy(&id, &envelope);
         let lane = self.lane(&id, None);
-        let accepted = self.accept(lane, id, Cargo::Envelope(Box::new(envelope)), self.patience()).await;
+        let accepted = self.accept(lane, id, Cargo::Envelope(Box::new(envelope)), self.patience(), span).await;
         accepted.map(ForwardReceipt).map_err(|(cargo, cause)| match cargo {
             Cargo::Envelope(envelope) => ForwardError { envelope, cause },
             Cargo::Message(_) | Cargo::Delayed(_) => unreachable!("an envelope was put in"),
@@ -252,9 +268,10 @@ impl Producer {
     ///
     /// Cancel safe until it returns: a dropped call has decided nothing.
     pub async fn resend(&self, id: &MessageId) -> Result<Receipt, NoSuchHole> {
-        let (reply, answer) = oneshot::channel();
-        self.decide(id, Choice::Resend(reply)).await?;
-        Ok(Receipt(Pending { id: id.clone(), answer }))
+        // The message has its span, and its sender's context in its headers.
+        let (reply, pending) = Pending::new(id.clone(), Publishing::none());
+        self.decide(id, Choice::Resend(reply.made(Instant::now()))).await?;
+        Ok(Receipt(pending))
     }
 
     /// Gives a message up that left a hole in the order of its key: nobody is to wait for its number. That travels on the
@@ -308,11 +325,13 @@ impl Producer {
             return Err(SendError { message: Box::new(message), cause: SendFailure::Closed });
         }
         let buffer = shared.fired.get_or_init(|| self.open_fire()).await;
+        let span = Publishing::of_message("fire", &id, &mut message);
         let patience = self.patience().until_end_of(&message);
         match buffer.put(id.clone(), Cargo::Message(Box::new(message)), patience, None).await {
             Ok(()) => Ok(id),
             Err(given_back) => {
                 one(&shared.counters.fire_dropped);
+                span.on_failure(&given_back.1);
                 Err(refused(given_back))
             }
         }
@@ -360,6 +379,9 @@ impl Producer {
                 }
             }
         }
+        // What an application that ends now has counted last.
+        #[cfg(feature = "metrics")]
+        shared.reporting.report();
     }
 
     /// Fills in what the sender left out.
@@ -413,11 +435,13 @@ impl Producer {
         id: MessageId,
         cargo: Cargo,
         patience: Patience,
+        span: Publishing,
     ) -> Result<Pending, (Cargo, SendFailure)> {
-        let (reply, answer) = oneshot::channel();
-        lane.put(id.clone(), cargo, patience, Some(reply)).await?;
+        let (reply, pending) = Pending::new(id.clone(), span.clone());
+        let put = lane.put(id, cargo, patience, Some(reply)).await;
+        put.inspect_err(|(_, cause)| span.on_failure(cause))?;
         one(&self.shared.counters.accepted);
-        Ok(Pending { id, answer })
+        Ok(pending)
     }
 
     async fn open_fire(&self) -> Buffer {

@@ -14,7 +14,7 @@ use correio_message::{Durability, Lifetime, MessageId, Sequence};
 use futures_util::StreamExt;
 use lapin::{Channel, Confirmation, Event, options::ConfirmSelectOptions};
 use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
+    sync::OwnedSemaphorePermit,
     task::yield_now,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
@@ -28,8 +28,9 @@ use crate::{
     health::HealthReport,
     outcome::Outcome,
     outgoing::{Outgoing, Ready},
+    receipt::Promise,
     settings::ProducerSettings,
-    submission::{Answer, Cargo},
+    submission::Cargo,
 };
 
 pub(crate) struct PublishingChannel {
@@ -58,7 +59,7 @@ pub(crate) struct Held {
     pub(crate) sequence: Option<Sequence>,
     /// When it expires: each sending has what is left until then.
     pub(crate) expires: Option<Instant>,
-    pub(crate) reply: Option<oneshot::Sender<Answer>>,
+    pub(crate) reply: Option<Promise>,
     /// Its share of the buffer, until it has ended; what is ours takes none.
     pub(crate) _room: Option<OwnedSemaphorePermit>,
     pub(crate) purpose: Purpose,
@@ -148,6 +149,7 @@ impl PublishingChannel {
             }
             leased.discard();
             self.health.on_lost();
+            one(&self.counters.channels_lost);
             self.on_lost(&fault);
             if self.give_up.is_cancelled() || self.is_done() {
                 break;

@@ -7,11 +7,13 @@ use std::{
 };
 
 use correio_message::MessageId;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     error::{ForwardError, SendError},
     outcome::Outcome,
     submission::{Answer, Cargo},
+    telemetry::Publishing,
 };
 
 /// A message is on its way; await this to learn what became of it.
@@ -39,7 +41,42 @@ pub struct ForwardReceipt(pub(crate) Pending);
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) id: MessageId,
-    pub(crate) answer: tokio::sync::oneshot::Receiver<Answer>,
+    pub(crate) answer: oneshot::Receiver<Answer>,
+}
+
+/// The other end: who waits for the outcome, and since when.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    answer: oneshot::Sender<Answer>,
+    span: Publishing,
+    /// When the message was accepted.
+    pub(crate) since: Option<Instant>,
+}
+
+impl Pending {
+    /// Both ends.
+    pub(crate) fn new(id: MessageId, span: Publishing) -> (Promise, Self) {
+        let (tell, answer) = oneshot::channel();
+        (Promise { answer: tell, span, since: None }, Self { id, answer })
+    }
+}
+
+impl Promise {
+    /// Its message was accepted then.
+    pub(crate) fn made(self, since: Instant) -> Self {
+        Self { since: Some(since), ..self }
+    }
+
+    /// Tells what became of it; given back if nobody wants to know.
+    pub(crate) fn send(self, answer: Answer) -> Result<(), Answer> {
+        match &answer {
+            Ok(outcome) => self.span.on_outcome(outcome),
+            Err(never_left) => self.span.on_failure(&never_left.cause),
+        }
+        // It ends before its sender hears of it.
+        drop(self.span);
+        self.answer.send(answer)
+    }
 }
 
 impl Receipt {

@@ -4,11 +4,11 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use correio_message::{Durability, Envelope, Key, Lifetime, Message, MessageId, Route};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, timeout_at},
 };
 
-use crate::{delay::Delayed, error::SendFailure, holes::Decision, outcome::Outcome};
+use crate::{delay::Delayed, error::SendFailure, holes::Decision, outcome::Outcome, receipt::Promise};
 
 /// What waits to be published, and whom to tell.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Submission {
     pub(crate) deadline: Instant,
     /// Past this it is not published any more: it has expired, or is a request whose sender has stopped waiting.
     pub(crate) expires: Option<Instant>,
-    pub(crate) reply: Option<oneshot::Sender<Answer>>,
+    pub(crate) reply: Option<Promise>,
     /// Its share of the buffer, given back when this is dropped.
     pub(crate) room: OwnedSemaphorePermit,
 }
@@ -150,6 +150,12 @@ impl Room {
     pub(crate) fn new(bytes: usize) -> Self {
         Self { permits: Arc::new(Semaphore::new(bytes)), bytes }
     }
+
+    /// How many bytes are taken.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn used(&self) -> usize {
+        self.bytes.saturating_sub(self.permits.available_permits())
+    }
 }
 
 /// The caller's end of a bounded buffer, by bytes and by count.
@@ -181,7 +187,7 @@ impl Buffer {
         id: MessageId,
         cargo: Cargo,
         patience: Patience,
-        reply: Option<oneshot::Sender<Answer>>,
+        reply: Option<Promise>,
     ) -> Result<(), (Cargo, SendFailure)> {
         let bytes = cargo.weight();
         match self.enter_now(self.share(bytes)) {
@@ -202,7 +208,7 @@ impl Buffer {
         id: MessageId,
         cargo: Cargo,
         patience: Patience,
-        reply: Option<oneshot::Sender<Answer>>,
+        reply: Option<Promise>,
     ) -> Result<(), (Cargo, SendFailure)> {
         let wait = patience.room;
         let bytes = cargo.weight();
@@ -231,9 +237,10 @@ impl Buffer {
         cargo: Cargo,
         bytes: usize,
         patience: Patience,
-        reply: Option<oneshot::Sender<Answer>>,
+        reply: Option<Promise>,
     ) {
         let taken = Instant::now();
+        let reply = reply.map(|reply| reply.made(taken));
         let (deadline, expires) = (taken + patience.answer, patience.expires);
         place.send(Entry::Submission(Submission { id, cargo, bytes, taken, deadline, expires, reply, room }));
     }

@@ -4,6 +4,7 @@ pub mod consuming;
 pub mod foreign_clients;
 pub mod programs;
 pub mod queues;
+pub mod recorded;
 pub mod requester;
 pub mod scale;
 pub mod subscribers;

@@ -251,12 +251,14 @@ impl Bench {
         };
         let subscription = Subscription {
             pipeline: Pipeline::new(rules, counts.clone()),
-            work: Work::new(Some(log.clone()), publisher.clone(), setting.handler_deadline),
+            work: Work::new(Some(log.clone()), publisher.clone(), setting.handler_deadline, short("q")),
             idle: None,
             drain_deadline: A_WHILE * 5,
             stop,
             failure: None,
             frames: Frames::default(),
+            #[cfg(feature = "metrics")]
+            whereabouts: Whereabouts::new(&short("q")),
         };
         let link = FakeLink {
             deliveries: receiver,

@@ -11,6 +11,7 @@ use crate::{
     outcome::Outcome,
     receipt::Receipt,
     submission::Cargo,
+    telemetry::Publishing,
 };
 
 impl Producer {
@@ -59,8 +60,9 @@ impl Producer {
             Ok(queue) => queue,
             Err(cause) => return Err(SendError { message: Box::new(message), cause }),
         };
+        let span = Publishing::of_message("publish", &id, &mut message);
         let lane = self.lane(&id, None);
         let cargo = Cargo::Delayed(Box::new(Delayed::new(message, queue, delay)));
-        self.accept(lane, id, cargo, self.patience()).await.map(Receipt).map_err(refused)
+        self.accept(lane, id, cargo, self.patience(), span).await.map(Receipt).map_err(refused)
     }
 }

@@ -8,9 +8,13 @@ use correio_lab::{
 };
 use correio_producer::{
     Address, Destination, Health, HealthWatch, Key, Message, Outcome, Producer, ProducerSettings, Route, SendFailure,
-    ShortText,
+    ShortText, metrics,
 };
-use correio_tests::queues::{fresh, take_all};
+use correio_tests::{
+    consuming,
+    queues::{fresh, take_all},
+    recorded::Recorded,
+};
 use tokio::time::{sleep, timeout};
 
 const CLOSE: Duration = Duration::from_secs(10);
@@ -123,7 +127,10 @@ async fn a_memory_alarm_is_seen_what_is_sent_under_it_waits_and_is_confirmed_whe
     // An alarm holds up everybody who publishes there.
     for_each_own(NodeOptions::default(), async |node| {
         let queue = queue(node).await;
+        let recorded = Recorded::default();
+        let listening = recorded.listen();
         let producer = Producer::connect(at(&node.amqp_url(Login::Lab)).channels(2)).await.unwrap();
+        drop(listening);
         let mut health = producer.health();
         until(&mut health, Health::is_good).await;
         node.memory_alarm(true).await.unwrap();
@@ -132,6 +139,9 @@ async fn a_memory_alarm_is_seen_what_is_sent_under_it_waits_and_is_confirmed_whe
             (0..20).map(|n| producer.try_submit(Message::new(to(&queue), format!("{n}"))).unwrap()).collect();
         until(&mut health, |health| *health == Health { channels: 2, open: 2, blocked: 2 }).await;
         assert_eq!(producer.counts().confirmed, 0);
+        let (blocked, outstanding) = (metrics::CHANNELS_BLOCKED.name, metrics::OUTSTANDING.name);
+        let seen = || (recorded.gauge(blocked, &[]), recorded.gauge(outstanding, &[]));
+        consuming::until(|| seen() == (2.0, 20.0), || format!("{:?}", seen())).await;
         node.memory_alarm(false).await.unwrap();
         for receipt in receipts {
             assert!(timeout(PATIENCE, receipt).await.unwrap().unwrap().is_confirmed());
@@ -140,6 +150,7 @@ async fn a_memory_alarm_is_seen_what_is_sent_under_it_waits_and_is_confirmed_whe
         assert_eq!((producer.counts().reconnected, take_all(node, &queue).await.len()), (0, 20));
         producer.close(CLOSE).await;
         assert_eq!(health.now(), Health { channels: 2, open: 0, blocked: 0 }, "none is left");
+        assert_eq!(seen(), (0.0, 0.0));
     })
     .await;
 }

@@ -9,3 +9,4 @@ mod producer_faults;
 mod producer_program;
 mod producing;
 mod requesting;
+mod telemetry;
