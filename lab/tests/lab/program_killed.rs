@@ -26,7 +26,7 @@ async fn a_program_that_holds_a_node() {
 #[test]
 fn a_program_that_is_killed_leaves_no_process_and_no_folder() {
     let mut program = Command::new(std::env::current_exe().expect("this program"))
-        .args(["a_program_that_holds_a_node", "--exact", "--nocapture"])
+        .args(["program_killed::a_program_that_holds_a_node", "--exact", "--nocapture"])
         .env("LAB_TEST_HOLD_A_NODE", "1")
         // By this the folder of its node is found among those of others.
         .env("TMPDIR", own_temporary_folder())

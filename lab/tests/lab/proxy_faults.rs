@@ -1,13 +1,10 @@
 //! Each fault of the proxy does its damage exactly, on plain bytes and on a real broker.
 
-mod plain_client;
-
 use correio_lab::{
     broker::{Login, QueueKind, for_each},
     faults::{Direction, Ending, Proxy, Which},
 };
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm, options::BasicPublishOptions};
-use plain_client::{PATIENCE, close, confirming_channel, connect};
 use std::{
     io::ErrorKind,
     time::{Duration, Instant},
@@ -18,6 +15,8 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
+
+use crate::plain_client::{PATIENCE, close, confirming_channel, connect};
 
 #[tokio::test]
 async fn bytes_pass_and_a_stalled_connection_goes_on_where_it_stopped() {

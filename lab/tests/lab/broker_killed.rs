@@ -1,17 +1,16 @@
 //! What the lab promises about a node that is killed, restarted, paused and starved.
 
-mod plain_client;
-
 use correio_lab::broker::{Login, NodeOptions, QueueKind, for_each, for_each_own};
-use plain_client::{confirmed_sends, take_all};
 use std::time::{Duration, Instant};
+
+use crate::plain_client::{confirmed_sends, take_all};
 
 #[tokio::test]
 async fn a_node_answers_every_user_and_says_its_version() {
     for_each(async |node| {
         assert!(node.version().starts_with(|first: char| first.is_ascii_digit()), "{}", node.version());
         for login in [Login::Lab, Login::Producer, Login::Consumer] {
-            plain_client::connect(&node.amqp_url(login)).await;
+            crate::plain_client::connect(&node.amqp_url(login)).await;
         }
         assert!(node.management_url().is_none(), "no dashboard was asked for");
     })

@@ -1,7 +1,5 @@
 //! The plainest client: what these tests need of lapin, each step with a deadline.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
     options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions},

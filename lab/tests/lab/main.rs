@@ -1,0 +1,9 @@
+//! The lab's nodes, proxies and lessons, killed and cut. One program, so that those that wait for a broker do so side by side.
+
+mod broker_killed;
+mod demo_broker_ended;
+mod demo_stopped;
+mod lessons_judged;
+mod plain_client;
+mod program_killed;
+mod proxy_faults;
