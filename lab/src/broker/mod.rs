@@ -37,7 +37,7 @@ mod watchdog;
 
 pub use error::LabError;
 pub use foreground::{BrokerArgs, run_in_foreground};
-pub use named::{Broker, Brokers, for_each, for_each_own, shared_node};
+pub use named::{Broker, Brokers, for_each, for_each_own, for_each_own_in_turn, shared_node};
 pub use node::{Login, Node, NodeOptions};
 pub(crate) use ports::free_port;
 pub use queues::QueueKind;

@@ -5,6 +5,7 @@
 //! is an error, and a panic in the test helpers: a test that silently does not run proves nothing.
 
 use super::{LabError, Node, NodeOptions, Server};
+use futures_util::future::join_all;
 use std::{collections::BTreeMap, env, sync::Mutex, sync::PoisonError};
 use tokio::sync::OnceCell;
 
@@ -128,21 +129,34 @@ pub async fn for_each(test: impl AsyncFn(&'static Node)) {
     }
 }
 
-/// Runs a test on each broker that the environment names, on a node of its own that the test may kill.
+/// Runs a test on each broker that the environment names, on a node of its own that the test may kill: on all of them at once, as
+/// such a test mostly waits for its node.
 ///
 /// # Panics
 ///
 /// As [`for_each`].
 pub async fn for_each_own(options: NodeOptions, test: impl AsyncFn(&Node)) {
+    join_all(named_brokers().iter().map(|broker| on_its_own(broker, &options, &test))).await;
+}
+
+/// As [`for_each_own`], on one broker after the other: for tests that count what is left in their runtime.
+///
+/// # Panics
+///
+/// As [`for_each`].
+pub async fn for_each_own_in_turn(options: NodeOptions, test: impl AsyncFn(&Node)) {
     for broker in named_brokers().iter() {
-        let node =
-            broker.start(options.clone()).await.unwrap_or_else(|error| panic!("broker {}: {error}", broker.name));
-        {
-            let _on = On::broker(&node);
-            test(&node).await;
-        }
-        node.close().await.unwrap_or_else(|error| panic!("broker {}: {error}", broker.name));
+        on_its_own(broker, &options, &test).await;
     }
+}
+
+async fn on_its_own(broker: &Broker, options: &NodeOptions, test: &impl AsyncFn(&Node)) {
+    let node = broker.start(options.clone()).await.unwrap_or_else(|error| panic!("broker {}: {error}", broker.name));
+    {
+        let _on = On::broker(&node);
+        test(&node).await;
+    }
+    node.close().await.unwrap_or_else(|error| panic!("broker {}: {error}", broker.name));
 }
 
 /// The shared node of the broker of this name.
@@ -160,7 +174,7 @@ fn named_brokers() -> Brokers {
     Brokers::from_env().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Says on which broker a test failed.
+/// Says on which broker a test failed: of those that run at once, that which is said first.
 struct On(String);
 
 impl On {

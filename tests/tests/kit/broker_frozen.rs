@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use correio_broker_config::{Address, ConnectError, ConnectionSettings, Connections, Purpose, Step};
-use correio_lab::broker::{Login, NodeOptions, for_each_own};
+use correio_lab::broker::{Login, NodeOptions, for_each_own_in_turn};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connecting_to_a_frozen_broker_ends_at_its_deadline_and_leaves_no_thread_behind() {
-    for_each_own(NodeOptions::default(), async |node| {
+    for_each_own_in_turn(NodeOptions::default(), async |node| {
         let address = Address::parse(&node.amqp_url(Login::Producer)).unwrap();
         let settings = ConnectionSettings {
             connect_timeout: Duration::from_millis(700),
