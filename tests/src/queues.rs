@@ -28,7 +28,8 @@ const AT_ONCE: u16 = 1_000;
 ///
 /// If the broker does not answer.
 pub async fn plain(node: &Node) -> (Connection, Channel) {
-    let url = node.amqp_url(Login::Lab);
+    // The client library's task for heartbeats outlives the connection until the next of them.
+    let url = format!("{}?heartbeat=4", node.amqp_url(Login::Lab));
     let connecting = Connection::connect(&url, ConnectionProperties::default());
     let connection = timeout(STEP, connecting).await.expect("in time").expect("connected");
     let channel = timeout(STEP, connection.create_channel()).await.expect("in time").expect("a channel");
