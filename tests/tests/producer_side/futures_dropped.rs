@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    future::poll_fn,
+    future::{poll_fn, ready},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
@@ -161,22 +161,31 @@ async fn classic(node: &Node) -> String {
     queue
 }
 
-/// A call that hands one message in. What it returns tells later whether the message was confirmed.
-type Call = for<'a> fn(&'a Producer, Message) -> BoxFuture<'a, BoxFuture<'static, bool>>;
+/// A call that hands one message in.
+type Call = for<'a> fn(&'a Producer, Message) -> BoxFuture<'a, Later>;
+
+/// What a call returns: it tells later whether the message was confirmed.
+struct Later(BoxFuture<'static, bool>);
+
+impl Later {
+    fn when(answer: impl Future<Output = bool> + Send + 'static) -> Self {
+        Self(answer.boxed())
+    }
+}
 
 /// The calls that have handed in nothing when they are dropped.
 const HAND_IN: [(&str, Call); 3] = [
     ("submit", |producer, message| {
         async move {
             let receipt = producer.submit(message).await.expect("room in time");
-            async move { receipt.await.expect("it left").is_confirmed() }.boxed()
+            Later::when(async move { receipt.await.expect("it left").is_confirmed() })
         }
         .boxed()
     }),
     ("submit_after", |producer, message| {
         async move {
             let receipt = producer.submit_after(message, Duration::from_millis(200)).await.expect("room in time");
-            async move { receipt.await.expect("it left").is_confirmed() }.boxed()
+            Later::when(async move { receipt.await.expect("it left").is_confirmed() })
         }
         .boxed()
     }),
@@ -184,7 +193,7 @@ const HAND_IN: [(&str, Call); 3] = [
         async move {
             let copy = message.encode(correio_message::Durability::Persistent);
             let receipt = producer.forward(copy).await.expect("room in time");
-            async move { receipt.await.expect("it left").is_confirmed() }.boxed()
+            Later::when(async move { receipt.await.expect("it left").is_confirmed() })
         }
         .boxed()
     }),
@@ -193,12 +202,16 @@ const HAND_IN: [(&str, Call); 3] = [
 /// Those that have handed in all of it or nothing.
 const SEND: [(&str, Call); 2] = [
     ("send", |producer, message| {
-        async move { std::future::ready(producer.send(message).await.expect("it left").is_confirmed()).boxed() }.boxed()
+        async move {
+            let outcome = producer.send(message).await.expect("it left");
+            Later::when(ready(outcome.is_confirmed()))
+        }
+        .boxed()
     }),
     ("send_after", |producer, message| {
         async move {
             let outcome = producer.send_after(message, Duration::from_millis(200)).await.expect("it left");
-            std::future::ready(outcome.is_confirmed()).boxed()
+            Later::when(ready(outcome.is_confirmed()))
         }
         .boxed()
     }),
@@ -222,7 +235,7 @@ async fn a_dropped_call_has_handed_in_nothing_a_dropped_send_all_or_nothing_and_
                         Message::new(Destination::queue(&queue).unwrap(), vec![b'x'; 1_000]).with_id(id.clone());
                     let called = place.out(call(&narrow.producer, message), || narrow.proxy.stall(false)).await;
                     let ended = called.is_some();
-                    if let Some(answer) = called {
+                    if let Some(Later(answer)) = called {
                         narrow.proxy.stall(false);
                         assert!(timeout(PATIENCE, answer).await.expect("an answer"), "{what} {place:?}");
                         wanted.insert(id.to_string());

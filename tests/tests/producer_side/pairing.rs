@@ -110,7 +110,7 @@ fn id(task: u64, number: u64) -> String {
 
 /// A third have one: of those that nobody gets, of those that are refused and of those that arrive.
 fn key(task: u64, number: u64) -> Option<String> {
-    (number % 3 == 0).then(|| format!("{task} {}", number % 7))
+    number.is_multiple_of(3).then(|| format!("{task} {}", number % 7))
 }
 
 async fn send(producer: Producer, routes: Routes, task: u64, count: u64) -> Vec<(u64, u64, Said)> {

@@ -72,7 +72,7 @@ impl Away {
 
     /// A message of so many bytes of its own, every second one with a key.
     fn message(&self, tag: &str, number: u64) -> (Message, Option<String>) {
-        let key = (number % 2 == 0).then(|| format!("{tag} {}", number % 5));
+        let key = number.is_multiple_of(2).then(|| format!("{tag} {}", number % 5));
         let id = MessageId::new(format!("{tag}-{number}")).unwrap();
         let mut message = Message::new(self.to.clone(), vec![b'x'; BODY]).with_id(id);
         message.key = key.as_ref().map(|key| Key::new(key).unwrap());
