@@ -46,6 +46,14 @@ pub struct Ledger {
 struct Attempt {
     place: Option<(String, u64)>,
     said: Option<Said>,
+    /// Its queue may have been deleted with it.
+    may_be_deleted: bool,
+}
+
+impl Attempt {
+    fn at(place: Option<(String, u64)>) -> Self {
+        Self { place, said: None, may_be_deleted: false }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +72,7 @@ impl Ledger {
     /// one key have no order between them, so they need keys of their own here. Sending it again changes nothing.
     pub fn attempted(&mut self, id: &str, key: Option<&str>, number: u64) {
         let place = key.map(|key| (key.to_owned(), number));
-        self.attempts.entry(id.to_owned()).or_insert(Attempt { place, said: None });
+        self.attempts.entry(id.to_owned()).or_insert(Attempt::at(place));
     }
 
     /// The producer was told this about a message. Once confirmed stays confirmed: that is the promise which is judged.
@@ -72,7 +80,7 @@ impl Ledger {
         if said == Said::Confirmed {
             self.confirms.beat(at);
         }
-        let attempt = self.attempts.entry(id.to_owned()).or_insert(Attempt { place: None, said: None });
+        let attempt = self.attempts.entry(id.to_owned()).or_insert(Attempt::at(None));
         if attempt.said != Some(Said::Confirmed) {
             attempt.said = Some(said);
         }
@@ -82,6 +90,12 @@ impl Ledger {
     pub fn handled(&mut self, id: &str, redelivered: bool, at: Instant) {
         self.deliveries.beat(at);
         self.sights.push(Sight { id: id.to_owned(), redelivered: Some(redelivered) });
+    }
+
+    /// The queue was deleted just now with what was on it. What was attempted by then and is never seen is gone with it, not lost;
+    /// what is attempted later must be on its successor.
+    pub fn queue_deleted(&mut self) {
+        self.attempts.values_mut().for_each(|attempt| attempt.may_be_deleted = true);
     }
 
     /// A message lies among the dead letters: set aside, not lost.
@@ -129,7 +143,13 @@ impl Ledger {
         report.handled = handled.len() as u64;
         for (id, attempt) in &self.attempts {
             let seen = handled.contains(id.as_str()) || self.dead.contains(id);
-            report.count(attempt.said.unwrap_or(Said::Unknown), seen);
+            let said = attempt.said.unwrap_or(Said::Unknown);
+            if said == Said::Confirmed && !seen && attempt.may_be_deleted {
+                report.confirmed += 1;
+                report.deleted += 1;
+            } else {
+                report.count(said, seen);
+            }
         }
         let seen = handled.iter().copied().chain(self.dead.iter().map(String::as_str)).collect::<BTreeSet<_>>();
         report.unexpected = seen.iter().filter(|id| !self.attempts.contains_key(**id)).count() as u64;
@@ -215,6 +235,21 @@ mod tests {
         ledger.dead("a1");
         let report = ledger.judge();
         assert_eq!((report.lost, report.dead, report.handled), (1, 1, 1));
+        assert!(!report.is_clean());
+    }
+
+    #[test]
+    fn what_was_confirmed_before_its_queue_was_deleted_is_not_lost_and_what_came_later_is() {
+        let mut ledger = confirmed(3);
+        ledger.attempted("early", None, 0);
+        ledger.queue_deleted();
+        ledger.attempted("late", None, 0);
+        for id in ["early", "late"] {
+            ledger.said(id, Said::Confirmed, Instant::now());
+        }
+        see(&mut ledger, &["a0"]);
+        let report = ledger.judge();
+        assert_eq!((report.confirmed, report.deleted, report.lost), (5, 3, 1), "a1, a2 and early; late");
         assert!(!report.is_clean());
     }
 

@@ -5,14 +5,22 @@ use std::{collections::BTreeMap, time::Duration};
 use correio_broker_config::wire;
 use correio_lab::broker::{Login, Node};
 use correio_message::{Envelope, Route, ShortText};
+use futures_util::StreamExt as _;
 use lapin::{
     Channel, Connection, ConnectionProperties,
-    options::{BasicAckOptions, BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
+        QueueDeclareOptions,
+    },
     types::{FieldTable, ShortString},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 const STEP: Duration = Duration::from_secs(10);
+/// So long a delivery of a message that is ready may take.
+const NEXT: Duration = Duration::from_secs(1);
+/// So many deliveries may be on their way while a queue is emptied.
+const AT_ONCE: u16 = 1_000;
 
 /// A plain connection of the lab's own user, which may do everything.
 ///
@@ -20,7 +28,8 @@ const STEP: Duration = Duration::from_secs(10);
 ///
 /// If the broker does not answer.
 pub async fn plain(node: &Node) -> (Connection, Channel) {
-    let url = node.amqp_url(Login::Lab);
+    // The client library's task for heartbeats outlives the connection until the next of them.
+    let url = format!("{}?heartbeat=4", node.amqp_url(Login::Lab));
     let connecting = Connection::connect(&url, ConnectionProperties::default());
     let connection = timeout(STEP, connecting).await.expect("in time").expect("connected");
     let channel = timeout(STEP, connection.create_channel()).await.expect("in time").expect("a channel");
@@ -33,24 +42,73 @@ pub async fn plain(node: &Node) -> (Connection, Channel) {
 ///
 /// If the broker does not answer.
 pub async fn take_all(node: &Node, queue: &str) -> Vec<Envelope> {
-    let (connection, channel) = plain(node).await;
     let mut taken = Vec::new();
-    loop {
-        let getting = channel.basic_get(name(queue), BasicGetOptions { no_ack: false });
-        let Some(got) = timeout(STEP, getting).await.expect("in time").expect("an answer") else { break };
-        let delivery = got.delivery;
-        taken.push(Envelope {
-            route: Route {
-                exchange: ShortText::new(delivery.exchange.as_str()).expect("short"),
-                routing_key: ShortText::new(delivery.routing_key.as_str()).expect("short"),
-            },
-            properties: wire::from_lapin(&delivery.properties),
-            body: delivery.data.clone().into(),
-        });
-        delivery.acker.ack(BasicAckOptions::default()).await.expect("acked");
-    }
-    timeout(STEP, connection.close(200, ShortString::default())).await.expect("in time").expect("closed");
+    take_each(node, queue, |envelope| taken.push(envelope)).await;
     taken
+}
+
+/// Takes everything off a queue and shows each message once, in the order of the queue: for more than fits into memory.
+///
+/// # Panics
+///
+/// If the broker does not answer.
+pub async fn take_each(node: &Node, queue: &str, mut show: impl FnMut(Envelope)) {
+    let mut last_taken = Instant::now();
+    loop {
+        let (ready, taken) = take_what_is_ready(node, queue, &mut show).await;
+        if ready == 0 {
+            return;
+        }
+        if taken > 0 {
+            last_taken = Instant::now();
+        }
+        assert!(last_taken.elapsed() < STEP, "{queue} gives none of its {ready} messages");
+    }
+}
+
+/// How many were ready at a look, and how many of these came: fewer, if some expired.
+async fn take_what_is_ready(node: &Node, queue: &str, show: &mut impl FnMut(Envelope)) -> (u32, u32) {
+    let (connection, channel) = plain(node).await;
+    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+    let looking = channel.queue_declare(name(queue), passive, FieldTable::default());
+    let ready = timeout(STEP, looking).await.expect("in time").expect("the queue is there").message_count();
+    let mut taken = 0;
+    if ready > 0 {
+        channel.basic_qos(AT_ONCE, BasicQosOptions::default()).await.expect("a prefetch");
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consuming = channel.basic_consume(name(queue), name(""), options, none);
+        let mut deliveries = timeout(STEP, consuming).await.expect("in time").expect("consuming");
+        let mut unacknowledged = None;
+        while taken < ready
+            && let Ok(next) = timeout(NEXT, deliveries.next()).await
+        {
+            let delivery = next.expect("the queue is there").expect("a delivery");
+            show(Envelope {
+                route: Route {
+                    exchange: ShortText::new(delivery.exchange.as_str()).expect("short"),
+                    routing_key: ShortText::new(delivery.routing_key.as_str()).expect("short"),
+                },
+                properties: wire::from_lapin(&delivery.properties),
+                body: delivery.data.into(),
+            });
+            taken += 1;
+            unacknowledged = Some(delivery.delivery_tag);
+            if taken % u32::from(AT_ONCE / 4) == 0 {
+                acknowledge(&channel, unacknowledged.take()).await;
+            }
+        }
+        acknowledge(&channel, unacknowledged.take()).await;
+    }
+    // What it was given beyond its count goes back to the queue with it.
+    timeout(STEP, connection.close(200, ShortString::default())).await.expect("in time").expect("closed");
+    (ready, taken)
+}
+
+/// Up to this one, if there is one.
+async fn acknowledge(channel: &Channel, tag: Option<u64>) {
+    if let Some(tag) = tag {
+        channel.basic_ack(tag, BasicAckOptions { multiple: true }).await.expect("acknowledged");
+    }
 }
 
 /// Waits until a queue has so many consumers, those that stand by included.

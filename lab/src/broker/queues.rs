@@ -152,7 +152,8 @@ impl Node {
         step: &str,
         request: impl AsyncFnOnce(Channel) -> lapin::Result<T>,
     ) -> Result<T, LabError> {
-        let url = self.amqp_url(Login::Lab);
+        // The client library's task for heartbeats outlives the connection until the next of them.
+        let url = format!("{}?heartbeat=4", self.amqp_url(Login::Lab));
         let answered = timeout(PATIENCE, async {
             let connection =
                 Connection::connect(&url, ConnectionProperties::default().with_connection_name("lab".into())).await?;

@@ -22,6 +22,8 @@ pub struct Report {
     pub handled: u64,
     /// Messages that were set aside as dead letters.
     pub dead: u64,
+    /// Confirmed, and gone with a queue that was deleted.
+    pub deleted: u64,
     /// Confirmed and never seen.
     pub lost: u64,
     /// Seen and never attempted.

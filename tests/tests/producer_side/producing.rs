@@ -1,6 +1,6 @@
 //! Guarantees 1 and 2 on a real broker: what the producer says of a message is true.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use correio_lab::broker::{Login, Node, QueueKind, for_each};
 use correio_producer::{
@@ -9,7 +9,6 @@ use correio_producer::{
 use correio_tests::{
     consuming::until_depth,
     queues::{by_id, exchange_with, fresh, take_all},
-    scale,
 };
 
 fn route(exchange: &str, routing_key: &str) -> Destination {
@@ -28,61 +27,6 @@ async fn connect(node: &Node) -> Producer {
 }
 
 const CLOSE: Duration = Duration::from_secs(10);
-
-#[tokio::test(flavor = "multi_thread")]
-async fn each_outcome_is_that_of_its_own_message_with_a_tenth_unroutable_and_some_refused() {
-    let each = scale::of(100_000, 20) / 8;
-    for_each(async |node| {
-        let (good, full, exchange) = (fresh("good"), fresh("full"), fresh("x"));
-        node.declare_queue(&good, QueueKind::Quorum).await.unwrap();
-        node.declare_queue(&full, QueueKind::FullAfterOne).await.unwrap();
-        exchange_with(node, &exchange, &[&good, &full]).await;
-        let producer = connect(node).await;
-        let mut tasks = Vec::new();
-        for task in 0..8_u64 {
-            let (producer, good, full, exchange) = (producer.clone(), good.clone(), full.clone(), exchange.clone());
-            tasks.push(tokio::spawn(async move {
-                let mut receipts = Vec::new();
-                for number in 0..each {
-                    let routing_key = match number % 10 {
-                        0 => "nobody",
-                        1 => &full,
-                        _ => &good,
-                    };
-                    let message = Message::new(route(&exchange, routing_key), format!("{task}/{number}"));
-                    receipts.push((number % 10, producer.submit(message).await.unwrap()));
-                }
-                let mut said = Vec::new();
-                for (kind, receipt) in receipts {
-                    let id = receipt.id().to_string();
-                    said.push((kind, id, receipt.await.unwrap()));
-                }
-                said
-            }));
-        }
-        let mut confirmed_good = BTreeMap::new();
-        let mut refused = 0;
-        let mut confirmed_full = 0;
-        for task in tasks {
-            for (kind, id, outcome) in task.await.unwrap() {
-                match (kind, outcome) {
-                    (0, Outcome::Unroutable { .. }) => {}
-                    (1, Outcome::Refused { .. }) => refused += 1,
-                    (1, Outcome::Confirmed { .. }) => confirmed_full += 1,
-                    (2.., Outcome::Confirmed { .. }) => {
-                        confirmed_good.insert(id, 1);
-                    }
-                    (kind, outcome) => panic!("a message of kind {kind} was said to be {outcome}"),
-                }
-            }
-        }
-        assert_eq!(by_id(&take_all(node, &good).await), confirmed_good, "confirmed is on the queue, once");
-        assert_eq!(take_all(node, &full).await.len(), confirmed_full);
-        assert!(refused > 0, "the full queue refused nothing: the test shows nothing");
-        producer.close(CLOSE).await;
-    })
-    .await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_to_a_missing_exchange_fail_alone_and_the_good_ones_among_them_are_confirmed() {
