@@ -498,3 +498,25 @@ async fn a_dropped_close_leaves_a_producer_that_takes_nothing_new_and_ends_by_it
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_connect_leaves_no_connection() {
+    for_each(async |node| {
+        let proxy = Proxy::start(node.amqp_address()).await.unwrap();
+        let address = Address::parse(&node.amqp_url_through(Login::Lab, proxy.address())).unwrap();
+        let settings = ProducerSettings::new(address, "tests").unwrap().channels(2);
+        for place in Place::all() {
+            let connected = place.out(Producer::connect(settings.clone()), || ()).await;
+            let is_done = connected.is_some();
+            if let Some(producer) = connected {
+                producer.unwrap().close(CLOSE).await;
+            }
+            until_closed(&proxy).await;
+            if is_done {
+                break;
+            }
+        }
+        proxy.stop().await;
+    })
+    .await;
+}
