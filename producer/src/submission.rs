@@ -280,12 +280,32 @@ impl Buffer {
 
 #[cfg(test)]
 mod tests {
-    use correio_message::{Destination, Message};
+    use correio_message::{Destination, Message, ShortText, Value};
 
     use super::*;
 
     fn cargo(bytes: usize) -> Cargo {
         Cargo::Message(Box::new(Message::new(Destination::queue("q").unwrap(), vec![0; bytes])))
+    }
+
+    #[test]
+    fn the_headers_of_a_message_take_room_too() {
+        let mut message = Message::new(Destination::queue("q").unwrap(), "x");
+        let without = weight_of(&message);
+        message.headers.insert(ShortText::new("note").unwrap(), Value::text("x".repeat(10_000)));
+        assert!(weight_of(&message) >= without + 10_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_with_a_deadline_waits_no_longer_than_that_for_room_and_expires_then() {
+        let minute = Duration::from_secs(60);
+        let patience = Patience { room: minute, answer: minute, expires: None };
+        let mut message = Message::new(Destination::queue("q").unwrap(), "x");
+        assert_eq!(patience.until_end_of(&message).expires, None);
+        message.deadline_us = Some(crate::now_us() + 10_000_000);
+        let shortened = patience.until_end_of(&message);
+        assert!(shortened.room <= minute / 6 && shortened.room > minute / 12, "{shortened:?}");
+        assert!(shortened.expires.is_some_and(|expires| expires <= Instant::now() + minute / 6));
     }
 
     #[tokio::test(start_paused = true)]
