@@ -123,6 +123,8 @@ list! {
         "messages settled when their channel was gone, which come again as duplicates";
     UNCONFIRMED_COPIES: Counter in Count, "correio.consumer.unconfirmed_copies" [QUEUE],
         "copies (retries, dead letters) that were not confirmed and are published again";
+    TAKEN_OVER: Counter in Count, "correio.consumer.taken_over" [QUEUE],
+        "messages handled whose claim had run out: another consumer may have handled them too";
     WITHOUT_ID: Counter in Count, "correio.consumer.without_id" [QUEUE], "messages that nobody can deduplicate";
     RESUBSCRIBED: Counter in Count, "correio.consumer.resubscribed" [QUEUE], "subscriptions renewed after a loss";
     SUBSCRIBED: Gauge in Count, "correio.consumer.subscribed" [QUEUE], "consumers that are subscribed";

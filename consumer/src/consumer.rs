@@ -201,7 +201,9 @@ impl Consumer {
             stop_after_count: settings.stop_after_count,
             handlers: Arc::clone(&self.handlers),
             stopping: stop.child_token(),
+            lease: settings.handler_deadline.saturating_add(LEASE_MARGIN),
             jitter: random,
+            first_fence: uuid::Uuid::now_v7().as_u64_pair().1,
         };
         Subscription {
             pipeline: Pipeline::new(rules, self.counts.clone()),
@@ -373,6 +375,8 @@ fn random() -> f64 {
 
 /// The name of the producer of copies, in its connection's name.
 const COPIES: &str = "copies";
+/// How long a claim stands past the handler's deadline: what telling the log may take.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
 /// A subscription that lived so long was a good one.
 const GOOD_WHILE: Duration = Duration::from_secs(10);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);

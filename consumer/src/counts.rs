@@ -94,6 +94,8 @@ tally! {
     lost_acks,
     /// Copies (retries, dead letters) that were not confirmed and are published again.
     unconfirmed_copies,
+    /// Messages handled here whose claim had run out meanwhile, so that another consumer may have handled them too.
+    taken_over,
     /// Messages without an id, which nobody can deduplicate.
     without_id,
     /// How often the subscription was renewed after it was lost.

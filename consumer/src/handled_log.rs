@@ -4,37 +4,54 @@
 //! whose handler failed would look like a duplicate when it comes back. Remembering after the acknowledgement
 //! would repeat work: a crash in between forgets it.
 
-use std::{
-    future::Future,
-    num::NonZeroUsize,
-    pin::Pin,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{future::Future, pin::Pin, time::Duration};
 
-use correio_guarantees::{Admission, DuplicateDetector, HandledId};
+use correio_guarantees::{Admission, Claim, Standing};
 
-/// Where handled ids are kept. One log may serve several consumers; subscription and origin keep them apart.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[allow(dead_code, reason = "its first users are being built")]
+pub(crate) mod in_transaction;
+mod memory;
+
+pub use memory::MemoryLog;
+
+/// Where handled ids are kept. One log may serve several consumers, in several processes; subscription and origin keep
+/// what they handle apart.
 ///
-/// The pipeline calls with whole batches and has at most one call of each kind running, so that a durable log
-/// can commit a batch at once.
+/// The pipeline calls with whole batches and has at most one call running, so that a durable log can commit a batch at
+/// once. A call that ended with an error, or was given up, may be made again with the same arguments: it must then come to the
+/// same.
 ///
-/// A consumer that is dropped gives up the claims it knows of. One whose process dies cannot, so that in a log that outlives
-/// the process claims have to run out.
+/// A consumer that is dropped gives up the claims it knows of. One whose process dies cannot: its claims run out by
+/// their lease, and who asks next takes them over.
 pub trait HandledLog: Send + Sync + 'static {
-    /// Asks for each id whether to handle it now. [`Admission::Fresh`] is a claim on it, to be ended by
-    /// [`on_handled`](Self::on_handled) or [`on_abandoned`](Self::on_abandoned).
-    fn admit<'a>(&'a self, ids: &'a [HandledId]) -> LogFuture<'a, Vec<Admission>>;
+    /// Asks for each of these claims whether it is to be: whether to handle the message now. One that is
+    /// [`Fresh`](Admission::Fresh) is to be ended by [`on_handled`](Self::on_handled) or
+    /// [`on_abandoned`](Self::on_abandoned) within the lease; after that it may be taken over. The ids of one call differ from
+    /// each other; a claim that is there already, by its fence, is fresh.
+    fn admit<'a>(&'a self, claims: &'a [Claim], lease: Duration) -> LogFuture<'a, Vec<Admission>>;
 
-    /// The work of these claims is done. When this ends with `Ok`, they are remembered as durably as the log
-    /// promises; only then are they acknowledged.
-    fn on_handled<'a>(&'a self, ids: &'a [HandledId]) -> LogFuture<'a, ()>;
+    /// The work of these claims is done. When this ends with `Ok`, those that [stood](Standing::Stood) are remembered as
+    /// durably as the log promises; only then are they acknowledged. Nothing is remembered for one that was taken over.
+    fn on_handled<'a>(&'a self, claims: &'a [Claim]) -> LogFuture<'a, Vec<Standing>>;
 
-    /// The work of these claims was not done: the next delivery is fresh again.
-    fn on_abandoned<'a>(&'a self, ids: &'a [HandledId]) -> LogFuture<'a, ()>;
+    /// The work of these claims was not done: the next delivery is fresh again. One that was taken over stays with who has
+    /// it now.
+    fn on_abandoned<'a>(&'a self, claims: &'a [Claim]) -> LogFuture<'a, ()>;
 
     /// How long an id is remembered at least, if nothing pushes it out earlier.
     fn retention(&self) -> Duration;
+
+    /// How many ids were forgotten before their retention was over, because there was no room: each may be handled twice.
+    fn forgotten_early(&self) -> u64 {
+        0
+    }
+
+    /// Removes some of what is older than the retention, in a step that is small enough not to be felt, and says how
+    /// long to wait before the next one.
+    fn clean_up(&self) -> LogFuture<'_, Duration> {
+        Box::pin(std::future::ready(Ok(Duration::from_secs(60 * 60))))
+    }
 }
 
 /// What a [`HandledLog`] answers, later.
@@ -49,54 +66,4 @@ pub struct LogError {
     /// Why it could not.
     #[source]
     pub cause: crate::BoxError,
-}
-
-/// The log in this process's memory: bounded by count and age, gone with the process.
-#[derive(Debug)]
-pub struct MemoryLog {
-    detector: Mutex<DuplicateDetector>,
-    retention: Duration,
-}
-
-impl MemoryLog {
-    /// Remembers at most `capacity` ids, each for `retention`; past the capacity the oldest goes first.
-    #[must_use]
-    pub fn new(capacity: NonZeroUsize, retention: Duration) -> Self {
-        Self { detector: Mutex::new(DuplicateDetector::new(capacity.get(), retention)), retention }
-    }
-
-    fn detector(&self) -> std::sync::MutexGuard<'_, DuplicateDetector> {
-        // The detector is left whole by every call, so a panic elsewhere does not spoil it.
-        self.detector.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl HandledLog for MemoryLog {
-    fn admit<'a>(&'a self, ids: &'a [HandledId]) -> LogFuture<'a, Vec<Admission>> {
-        let now = Instant::now();
-        let mut detector = self.detector();
-        let answers = ids.iter().map(|id| detector.admit(id.clone(), now)).collect();
-        Box::pin(std::future::ready(Ok(answers)))
-    }
-
-    fn on_handled<'a>(&'a self, ids: &'a [HandledId]) -> LogFuture<'a, ()> {
-        let now = Instant::now();
-        let mut detector = self.detector();
-        for id in ids {
-            detector.on_handled(id, now);
-        }
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn on_abandoned<'a>(&'a self, ids: &'a [HandledId]) -> LogFuture<'a, ()> {
-        let mut detector = self.detector();
-        for id in ids {
-            detector.on_abandoned(id);
-        }
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn retention(&self) -> Duration {
-        self.retention
-    }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use correio_guarantees::{HandledId, Place};
+use correio_guarantees::{Claim, Fence, HandledId, Place};
 use correio_message::{DeadReason, Envelope, Sequence};
 
 use crate::{context::Received, order::Lane, reply::Reply};
@@ -28,6 +28,8 @@ pub(crate) struct Held {
     pub(crate) received: Option<Arc<Received>>,
     /// Its identity; `None` without an id, or with deduplication off.
     pub(crate) id: Option<HandledId>,
+    /// What its claim on that is told by, once it has asked for one.
+    pub(crate) fence: Option<Fence>,
     /// Which attempt the current or next one is.
     pub(crate) attempt: NonZeroU32,
     /// When handling failed first, in microseconds since 1970.
@@ -96,6 +98,11 @@ impl Copy {
 }
 
 impl Held {
+    /// Its claim, if it has asked for one.
+    pub(crate) fn claim(&self) -> Option<Claim> {
+        Some(Claim { id: self.id.clone()?, fence: self.fence? })
+    }
+
     /// When who asked stops waiting, in microseconds since 1970.
     pub(crate) fn deadline_us(&self) -> Option<u64> {
         self.received.as_ref().and_then(|received| received.decoded.message.deadline_us)

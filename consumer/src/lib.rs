@@ -54,7 +54,9 @@ pub use correio_broker_config::metrics;
 pub use correio_broker_config::{
     Address, ConnectError, DeclareError, NodeAddress, Role, TlsError, TlsFile, TlsSettings, Topology, WorkQueue,
 };
-pub use correio_guarantees::{Admission, Failure, GapPolicy, HandledId, InvalidSchedule, RetrySchedule, Verdict};
+pub use correio_guarantees::{
+    Admission, Claim, Failure, Fence, GapPolicy, HandledId, InvalidSchedule, RetrySchedule, Standing, Verdict,
+};
 pub use correio_message::{
     Headers, InvalidAddress, Json, Key, Message, MessageId, Original, ReplyError, Sequence, ShortText,
 };

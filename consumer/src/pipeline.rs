@@ -55,8 +55,12 @@ pub(crate) struct Rules {
     pub(crate) handlers: Arc<Handlers>,
     /// Told to handlers.
     pub(crate) stopping: CancellationToken,
+    /// How long a claim on an id stands without its owner.
+    pub(crate) lease: Duration,
     /// Between 0 and 1: spreads what failed together.
     pub(crate) jitter: fn() -> f64,
+    /// Where the fences of its claims count from: random, so that no other consumer's are the same.
+    pub(crate) first_fence: u64,
 }
 
 /// What a pipeline asks for.
@@ -115,6 +119,7 @@ pub(crate) struct Pipeline {
     /// Settled since acknowledgements were last taken.
     settled: usize,
     log: logging::Waiting,
+    next_fence: u64,
     effects: Vec<Effect>,
     /// Nothing new is begun.
     stopping: bool,
@@ -124,6 +129,7 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     pub(crate) fn new(rules: Rules, counts: Counts) -> Self {
+        let next_fence = rules.first_fence;
         let batch = usize::from(rules.processing.prefetch() / 10).clamp(1, 100);
         Self {
             order: Order::new(&rules.processing),
@@ -142,6 +148,7 @@ impl Pipeline {
             done: 0,
             settled: 0,
             log: logging::Waiting::default(),
+            next_fence,
             effects: Vec::new(),
             stopping: false,
             retry_due: None,
@@ -249,6 +256,7 @@ impl Pipeline {
             envelope: Arc::new(envelope),
             received,
             id,
+            fence: None,
             lane: None,
             place: Place::Unordered,
             stage: Stage::Ordering,

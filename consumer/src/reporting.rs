@@ -128,6 +128,7 @@ fn followed(queue: &str) -> Vec<Following<Tally>> {
         lost: _,
         lost_acks: _,
         unconfirmed_copies: _,
+        taken_over: _,
         without_id: _,
         resubscribed: _,
     } = Tally::default();
@@ -149,6 +150,7 @@ fn followed(queue: &str) -> Vec<Following<Tally>> {
         plain(listed::LOST, |tally| tally.lost),
         plain(listed::LOST_ACKS, |tally| tally.lost_acks),
         plain(listed::UNCONFIRMED_COPIES, |tally| tally.unconfirmed_copies),
+        plain(listed::TAKEN_OVER, |tally| tally.taken_over),
         plain(listed::WITHOUT_ID, |tally| tally.without_id),
         plain(listed::RESUBSCRIBED, |tally| tally.resubscribed),
     ]

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use correio_guarantees::{Failure, HandledId};
+use correio_guarantees::{Claim, Failure};
 use correio_message::{Envelope, ShortText};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{
@@ -117,7 +117,7 @@ impl Work {
 
     /// All of this is dropped: handlers go no further, and their claims end. The runtime sees to a log that does not answer
     /// at once.
-    pub(crate) fn leave(&mut self, done: Vec<HandledId>, open: Vec<HandledId>) {
+    pub(crate) fn leave(&mut self, done: Vec<Claim>, open: Vec<Claim>) {
         self.handlers.abort_all();
         let Some(log) = self.log.clone() else { return };
         let mut leaving = Box::pin(async move {
@@ -202,9 +202,13 @@ fn panicked(error: JoinError) -> Option<Result<Answer, Failure>> {
 fn asking(log: Arc<dyn HandledLog>, call: LogCall) -> Asking {
     Box::pin(async move {
         match call {
-            LogCall::Abandon(ids) => LogAnswer::Abandoned(bounded("giving a claim up", log.on_abandoned(&ids)).await),
-            LogCall::Remember(ids) => LogAnswer::Remembered(bounded("remembering", log.on_handled(&ids)).await),
-            LogCall::Admit(ids) => LogAnswer::Admitted(bounded("claiming", log.admit(&ids)).await),
+            LogCall::Abandon(claims) => {
+                LogAnswer::Abandoned(bounded("giving a claim up", log.on_abandoned(&claims)).await)
+            }
+            LogCall::Remember(claims) => LogAnswer::Remembered(bounded("remembering", log.on_handled(&claims)).await),
+            LogCall::Admit { claims, lease } => {
+                LogAnswer::Admitted(bounded("claiming", log.admit(&claims, lease)).await)
+            }
         }
     })
 }

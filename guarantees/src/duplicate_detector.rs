@@ -22,14 +22,38 @@ pub struct HandledId {
 
 /// Whether to handle a message now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a message that is `Fresh` stays claimed until it is handled or abandoned"]
+#[must_use = "a message that is `Fresh` stays claimed until it is handled or abandoned, or its lease is over"]
 pub enum Admission {
-    /// Handle it: it is claimed until `on_handled` or `on_abandoned`.
+    /// Handle it: it is claimed until `on_handled` or `on_abandoned`, and after its lease until somebody takes it over.
     Fresh,
     /// Its first delivery is being handled.
     InFlight,
     /// It was handled before.
     AlreadyHandled,
+}
+
+/// The right to handle a message, and to say that it was handled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The message.
+    pub id: HandledId,
+    /// Which claim on it this is.
+    pub fence: Fence,
+}
+
+/// What tells a claim from every other on the same message: who takes one over has another. Chosen by who claims, so that
+/// claiming twice with the same one, because the first answer was lost, is claiming once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fence(pub u64);
+
+/// Whether a claim still stood when its end was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a claim that was taken over has ended nothing"]
+pub enum Standing {
+    /// It did, or nobody else had one: the id is remembered as handled.
+    Stood,
+    /// Its lease was over and somebody else has claimed the id, or has handled it: nothing was remembered.
+    TakenOver,
 }
 
 /// Remembers what was handled, the latest `capacity` of it, each for `retention`.
@@ -52,37 +76,47 @@ impl DuplicateDetector {
 
     /// Asks whether to handle this id now. `Fresh` claims it until [`on_handled`](Self::on_handled) or
     /// [`on_abandoned`](Self::on_abandoned), so it is asked when handling starts and not before.
-    pub fn admit(&mut self, id: HandledId, now: Instant) -> Admission {
+    ///
+    /// A claim whose owner says nothing for as long as its lease is taken over by who asks next.
+    pub fn admit(&mut self, claim: Claim, lease: Duration, now: Instant) -> Admission {
         self.on_deadline(now);
-        match self.known.get(&id) {
-            Some(State::InFlight) => Admission::InFlight,
-            Some(State::Handled) => Admission::AlreadyHandled,
-            None => {
-                self.known.insert(id, State::InFlight);
-                Admission::Fresh
+        match self.known.get(&claim.id) {
+            Some(State::Handled(_)) => return Admission::AlreadyHandled,
+            Some(State::InFlight { fence, until })
+                if *fence != claim.fence && until.is_none_or(|until| now < until) =>
+            {
+                return Admission::InFlight;
             }
+            Some(State::InFlight { .. }) | None => {}
         }
+        self.known.insert(claim.id, State::InFlight { fence: claim.fence, until: now.checked_add(lease) });
+        Admission::Fresh
     }
 
-    /// The handler's work is done and safe. Told before the message is acknowledged.
+    /// The handler's work is done and safe. Told before the message is acknowledged; telling it twice changes nothing.
     ///
-    /// Without a claim it is remembered all the same: the work was done.
-    pub fn on_handled(&mut self, id: &HandledId, now: Instant) {
+    /// Without anybody's claim it is remembered all the same: the work was done.
+    pub fn on_handled(&mut self, claim: &Claim, now: Instant) -> Standing {
         self.on_deadline(now);
-        if self.known.insert(id.clone(), State::Handled) == Some(State::Handled) {
-            return;
+        match self.known.get(&claim.id) {
+            Some(State::Handled(by)) if *by == claim.fence => return Standing::Stood,
+            Some(State::Handled(_)) => return Standing::TakenOver,
+            Some(State::InFlight { fence, .. }) if *fence != claim.fence => return Standing::TakenOver,
+            Some(State::InFlight { .. }) | None => {}
         }
-        self.handled.push_back((now, id.clone()));
+        self.known.insert(claim.id.clone(), State::Handled(claim.fence));
+        self.handled.push_back((now, claim.id.clone()));
         while self.handled.len() > self.capacity {
             self.forget_oldest();
             self.evicted_early += 1;
         }
+        Standing::Stood
     }
 
-    /// The handler did not succeed. The next delivery of this id is `Fresh` again.
-    pub fn on_abandoned(&mut self, id: &HandledId) {
-        if self.known.get(id) == Some(&State::InFlight) {
-            self.known.remove(id);
+    /// The handler did not succeed. The next delivery of this id is `Fresh` again, unless somebody else has claimed it.
+    pub fn on_abandoned(&mut self, claim: &Claim) {
+        if matches!(self.known.get(&claim.id), Some(State::InFlight { fence, .. }) if *fence == claim.fence) {
+            self.known.remove(&claim.id);
         }
     }
 
@@ -127,6 +161,10 @@ impl DuplicateDetector {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    InFlight,
-    Handled,
+    /// `until`: the end of its lease; `None` past what a clock can express.
+    InFlight {
+        fence: Fence,
+        until: Option<Instant>,
+    },
+    Handled(Fence),
 }

@@ -31,7 +31,7 @@ pub use confirm_window::{
     Answer, ConfirmWindow, DeadlineAction, Ended, Pronounced, Publish, WindowAdmission, WindowLimits,
 };
 pub use culprit_search::{CulpritSearch, Suspicion};
-pub use duplicate_detector::{Admission, DuplicateDetector, HandledId};
+pub use duplicate_detector::{Admission, Claim, DuplicateDetector, Fence, HandledId, Standing};
 pub use key_lanes::KeyLanes;
 pub use pending_replies::{Matched, PendingReplies, Requested};
 pub use resequencer::{Gap, GapCause, GapPolicy, Place, Resequencer, ResequencerLimits, Step};

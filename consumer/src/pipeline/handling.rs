@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use correio_guarantees::{
-    Admission, Failure, GapCause, Place, RetrySchedule, Retrying, Settlement, Verdict, decide, jittered,
+    Admission, Failure, Fence, GapCause, Place, RetrySchedule, Retrying, Settlement, Verdict, decide, jittered,
 };
 use correio_message::DeadReason;
 
@@ -84,10 +84,13 @@ impl Pipeline {
             held.started = true;
             self.begun += 1;
         }
-        match held.id.clone() {
-            Some(id) => {
+        // A new one each time: what an earlier claim on it still says must not be taken for this one's word.
+        self.next_fence = self.next_fence.wrapping_add(1);
+        held.fence = Some(Fence(self.next_fence));
+        match held.claim() {
+            Some(claim) => {
                 held.stage = Stage::Admitting;
-                self.log.to_admit.push((ticket, id));
+                self.log.to_admit.push((ticket, claim));
             }
             None => self.handle(ticket, now),
         }
@@ -110,15 +113,19 @@ impl Pipeline {
                 self.settle(ticket, now.at);
             }
             Admission::InFlight => {
-                // Another consumer with the same log is at it: its end decides.
                 self.busy -= 1;
-                if self.is_lost(ticket) {
-                    self.forget(ticket);
-                } else if let Some(held) = self.held.get_mut(&ticket) {
-                    held.stage = Stage::Waiting;
-                    self.timers.insert((now.at + ASK_AGAIN, ticket));
-                }
+                self.ask_again(ticket, now);
             }
+        }
+    }
+
+    /// Another consumer with the same log is at this message: its end decides.
+    pub(super) fn ask_again(&mut self, ticket: Ticket, now: Moment) {
+        if self.is_lost(ticket) {
+            self.forget(ticket);
+        } else if let Some(held) = self.held.get_mut(&ticket) {
+            held.stage = Stage::Waiting;
+            self.timers.insert((now.at + ASK_AGAIN, ticket));
         }
     }
 

@@ -2,38 +2,38 @@
 
 use std::time::{Duration, Instant};
 
-use correio_guarantees::{Admission, HandledId};
+use correio_guarantees::{Admission, Claim, Standing};
 
 use super::{Moment, Pipeline};
 use crate::{
     handled_log::LogError,
-    held::{Stage, Ticket},
+    held::{Held, Stage, Ticket},
 };
 
 /// What the log is asked.
 #[derive(Debug)]
 pub(crate) enum LogCall {
-    Abandon(Vec<HandledId>),
-    Remember(Vec<HandledId>),
-    Admit(Vec<HandledId>),
+    Abandon(Vec<Claim>),
+    Remember(Vec<Claim>),
+    Admit { claims: Vec<Claim>, lease: Duration },
 }
 
 /// What it answers.
 #[derive(Debug)]
 pub(crate) enum LogAnswer {
     Abandoned(Result<(), LogError>),
-    Remembered(Result<(), LogError>),
+    Remembered(Result<Vec<Standing>, LogError>),
     Admitted(Result<Vec<Admission>, LogError>),
 }
 
 /// What is to be asked, and what was.
 #[derive(Default)]
 pub(super) struct Waiting {
-    pub(super) to_abandon: Vec<HandledId>,
-    pub(super) to_remember: Vec<(Ticket, HandledId)>,
-    pub(super) to_admit: Vec<(Ticket, HandledId)>,
-    asked: Vec<(Ticket, HandledId)>,
-    abandoning: Vec<HandledId>,
+    pub(super) to_abandon: Vec<Claim>,
+    pub(super) to_remember: Vec<(Ticket, Claim)>,
+    pub(super) to_admit: Vec<(Ticket, Claim)>,
+    asked: Vec<(Ticket, Claim)>,
+    abandoning: Vec<Claim>,
     is_asked: bool,
     paused_until: Option<Instant>,
 }
@@ -66,8 +66,8 @@ impl Pipeline {
         }
         let remembering = !log.to_remember.is_empty();
         log.asked = std::mem::take(if remembering { &mut log.to_remember } else { &mut log.to_admit });
-        let ids = log.asked.iter().map(|(_, id)| id.clone()).collect();
-        Some(if remembering { LogCall::Remember(ids) } else { LogCall::Admit(ids) })
+        let claims = log.asked.iter().map(|(_, claim)| claim.clone()).collect();
+        Some(if remembering { LogCall::Remember(claims) } else { LogCall::Admit { claims, lease: self.rules.lease } })
     }
 
     /// Whether the log is, or has to be, asked something.
@@ -76,10 +76,10 @@ impl Pipeline {
     }
 
     /// The claims that are held: those whose work is done and not known to be remembered, and the others.
-    pub(crate) fn claims(&self) -> (Vec<HandledId>, Vec<HandledId>) {
+    pub(crate) fn claims(&self) -> (Vec<Claim>, Vec<Claim>) {
         let of = |which: fn(&Stage) -> bool| {
             let held = self.held.values().filter(move |held| which(&held.stage));
-            held.filter_map(|held| held.id.clone()).collect::<Vec<_>>()
+            held.filter_map(Held::claim).collect::<Vec<_>>()
         };
         let mut open = of(|stage| matches!(stage, Stage::Handling));
         open.extend(self.log.to_abandon.iter().cloned());
@@ -92,13 +92,13 @@ impl Pipeline {
         let abandoning = std::mem::take(&mut self.log.abandoning);
         let error = match answer {
             LogAnswer::Abandoned(Ok(())) => return,
-            LogAnswer::Remembered(Ok(())) => return self.on_remembered(asked, now),
+            LogAnswer::Remembered(Ok(standings)) => return self.on_remembered(asked, standings, now),
             LogAnswer::Admitted(Ok(admissions)) => {
-                for ((ticket, id), admission) in asked.into_iter().zip(admissions) {
+                for ((ticket, claim), admission) in asked.into_iter().zip(admissions) {
                     if self.held.contains_key(&ticket) {
                         self.on_admission(ticket, admission, now);
                     } else if admission == Admission::Fresh {
-                        self.log.to_abandon.push(id);
+                        self.log.to_abandon.push(claim);
                     }
                 }
                 return;
@@ -112,7 +112,10 @@ impl Pipeline {
                 error
             }
             LogAnswer::Admitted(Err(error)) => {
-                self.log.to_admit.splice(0..0, asked);
+                // What is not held any more is not asked for again; it may be claimed all the same.
+                let (held, gone) = asked.into_iter().partition(|(ticket, _)| self.held.contains_key(ticket));
+                self.log.to_admit.splice::<_, Vec<_>>(0..0, held);
+                self.log.to_abandon.extend(<Vec<_> as IntoIterator>::into_iter(gone).map(|(_, claim)| claim));
                 error
             }
         };
@@ -120,11 +123,20 @@ impl Pipeline {
         self.log.paused_until = Some(now.at + PAUSE);
     }
 
-    fn on_remembered(&mut self, remembered: Vec<(Ticket, HandledId)>, now: Moment) {
-        for (ticket, _) in remembered {
+    fn on_remembered(&mut self, remembered: Vec<(Ticket, Claim)>, standings: Vec<Standing>, now: Moment) {
+        for ((ticket, _), standing) in remembered.into_iter().zip(standings) {
             let Some(held) = self.held.get_mut(&ticket) else { continue };
-            if let Stage::Remembering(end) = std::mem::replace(&mut held.stage, Stage::Waiting) {
-                self.finish(ticket, end, now);
+            let Stage::Remembering(end) = std::mem::replace(&mut held.stage, Stage::Waiting) else { continue };
+            match standing {
+                Standing::Stood => self.finish(ticket, end, now),
+                Standing::TakenOver => {
+                    self.counts.taken_over(1);
+                    tracing::warn!(
+                        message = held.name(),
+                        "a claim had run out, and another consumer has taken the message over: it was handled here too"
+                    );
+                    self.ask_again(ticket, now);
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use super::{Effect, Moment, Pipeline};
 use crate::{
     copies::NotCopied,
     error::ConsumeError,
-    held::{Copy, Copying, End, Stage, Ticket},
+    held::{Copy, Copying, End, Held, Stage, Ticket},
     processing::Acknowledgement,
     reply::Reply,
 };
@@ -21,10 +21,10 @@ impl Pipeline {
     /// The work is done: the log is told before the broker.
     pub(super) fn remember(&mut self, ticket: Ticket, end: End, now: Moment) {
         let Some(held) = self.held.get_mut(&ticket) else { return };
-        match held.id.clone() {
-            Some(id) => {
+        match held.claim() {
+            Some(claim) => {
                 held.stage = Stage::Remembering(end);
-                self.log.to_remember.push((ticket, id));
+                self.log.to_remember.push((ticket, claim));
             }
             None => self.finish(ticket, end, now),
         }
@@ -95,8 +95,8 @@ impl Pipeline {
 
     /// The claim on the message's id ends without its work being done.
     pub(super) fn abandon(&mut self, ticket: Ticket) {
-        if let Some(id) = self.held.get(&ticket).and_then(|held| held.id.clone()) {
-            self.log.to_abandon.push(id);
+        if let Some(claim) = self.held.get(&ticket).and_then(Held::claim) {
+            self.log.to_abandon.push(claim);
         }
     }
 

@@ -59,7 +59,9 @@ fn rules(processing: Processing) -> Rules {
         stop_after_count: None,
         handlers: Arc::new(handlers),
         stopping: CancellationToken::new(),
+        lease: Duration::from_secs(90),
         jitter: || 0.0,
+        first_fence: 1_000,
     }
 }
 
@@ -167,20 +169,19 @@ impl History {
         let failed = || LogError { step: "test", cause: "down".into() };
         let at = self.now.at;
         match call {
-            LogCall::Abandon(ids) if self.log_works => {
-                ids.iter().for_each(|id| self.log.on_abandoned(id));
+            LogCall::Abandon(claims) if self.log_works => {
+                claims.iter().for_each(|claim| self.log.on_abandoned(claim));
                 LogAnswer::Abandoned(Ok(()))
             }
-            LogCall::Remember(ids) if self.log_works => {
-                ids.iter().for_each(|id| self.log.on_handled(id, at));
-                LogAnswer::Remembered(Ok(()))
+            LogCall::Remember(claims) if self.log_works => {
+                LogAnswer::Remembered(Ok(claims.iter().map(|claim| self.log.on_handled(claim, at)).collect()))
             }
-            LogCall::Admit(ids) if self.log_works => {
-                LogAnswer::Admitted(Ok(ids.into_iter().map(|id| self.log.admit(id, at)).collect()))
+            LogCall::Admit { claims, lease } if self.log_works => {
+                LogAnswer::Admitted(Ok(claims.into_iter().map(|claim| self.log.admit(claim, lease, at)).collect()))
             }
             LogCall::Abandon(_) => LogAnswer::Abandoned(Err(failed())),
             LogCall::Remember(_) => LogAnswer::Remembered(Err(failed())),
-            LogCall::Admit(_) => LogAnswer::Admitted(Err(failed())),
+            LogCall::Admit { .. } => LogAnswer::Admitted(Err(failed())),
         }
     }
 

@@ -103,6 +103,7 @@ pub(crate) fn in_words(counts: &Tally) -> String {
         (counts.handed_back, "handed back"),
         (counts.lost_acks, "to come again (acknowledged on a lost channel)"),
         (counts.unconfirmed_copies, "copies published again"),
+        (counts.taken_over, "handled after their claim had run out"),
         (counts.without_id, "without an id"),
         (counts.resubscribed, "resubscriptions"),
     ];

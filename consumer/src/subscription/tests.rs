@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use correio_guarantees::{Ack, Admission, HandledId, RetrySchedule};
+use correio_guarantees::{Ack, Admission, Claim, Fence, HandledId, RetrySchedule, Standing};
 use correio_message::{DeadLetter, DeadReason, Destination, Durability, Envelope, Message, MessageId, ShortText};
 use tokio::sync::mpsc;
 
@@ -150,16 +150,16 @@ impl FakeLog {
 }
 
 impl HandledLog for FakeLog {
-    fn admit<'a>(&'a self, ids: &'a [HandledId]) -> LogFuture<'a, Vec<Admission>> {
-        self.answer("admit", self.memory.admit(ids))
+    fn admit<'a>(&'a self, claims: &'a [Claim], lease: Duration) -> LogFuture<'a, Vec<Admission>> {
+        self.answer("admit", self.memory.admit(claims, lease))
     }
 
-    fn on_handled<'a>(&'a self, ids: &'a [HandledId]) -> LogFuture<'a, ()> {
-        self.answer("on_handled", self.memory.on_handled(ids))
+    fn on_handled<'a>(&'a self, claims: &'a [Claim]) -> LogFuture<'a, Vec<Standing>> {
+        self.answer("on_handled", self.memory.on_handled(claims))
     }
 
-    fn on_abandoned<'a>(&'a self, ids: &'a [HandledId]) -> LogFuture<'a, ()> {
-        self.answer("on_abandoned", self.memory.on_abandoned(ids))
+    fn on_abandoned<'a>(&'a self, claims: &'a [Claim]) -> LogFuture<'a, ()> {
+        self.answer("on_abandoned", self.memory.on_abandoned(claims))
     }
 
     fn retention(&self) -> Duration {
@@ -247,7 +247,9 @@ impl Bench {
             stop_after_count: setting.stop_after_count,
             handlers: Arc::new(handlers),
             stopping: stop.clone(),
+            lease: LEASE,
             jitter: || 0.0,
+            first_fence: 1_000,
         };
         let subscription = Subscription {
             pipeline: Pipeline::new(rules, counts.clone()),
@@ -459,8 +461,7 @@ async fn the_end_of_the_deliveries_is_the_end_of_the_channel_and_what_runs_is_fi
         assert!(matches!(bench.serve_until_over().await, Over::Lost(_)));
         timeout(PATIENCE, bench.subscription.on_lost(Duration::from_secs(5))).await.expect("bounded");
         assert!(bench.subscription.pipeline.may_subscribe());
-        let id = HandledId { subscription: "q".into(), origin: None, id: MessageId::new("1").unwrap() };
-        assert_eq!(bench.log.admit(&[id]).await.unwrap(), [Admission::AlreadyHandled]);
+        assert_eq!(bench.log.admit(&[claim_of_another("1")], LEASE).await.unwrap(), [Admission::AlreadyHandled]);
         assert_eq!((bench.counts.now().handled, bench.counts.now().lost_acks), (1, 1));
         assert!(bench.wire.all().is_empty(), "{:?}", bench.wire.all());
     }
@@ -490,6 +491,13 @@ async fn a_log_that_is_slow_delays_and_one_that_fails_or_hangs_begins_nothing_an
     }
 }
 
+fn claim_of_another(id: &str) -> Claim {
+    let id = HandledId { subscription: "q".into(), origin: None, id: MessageId::new(id).unwrap() };
+    Claim { id, fence: Fence(u64::MAX) }
+}
+
+const LEASE: Duration = Duration::from_secs(90);
+
 #[tokio::test]
 async fn a_consumer_that_is_dropped_at_work_leaves_no_claim_behind_and_forgets_nothing_done() {
     for elsewhere in [false, true] {
@@ -498,15 +506,14 @@ async fn a_consumer_that_is_dropped_at_work_leaves_no_claim_behind_and_forgets_n
         let wire = bench.wire.clone();
         bench.while_serving(wire.until("ack 2")).await;
         let Bench { subscription, log, .. } = bench;
-        let ids =
-            ["1", "2"].map(|id| HandledId { subscription: "q".into(), origin: None, id: MessageId::new(id).unwrap() });
-        assert_eq!(log.admit(&ids).await.unwrap(), [Admission::InFlight, Admission::AlreadyHandled]);
+        let claims = ["1", "2"].map(claim_of_another);
+        assert_eq!(log.admit(&claims, LEASE).await.unwrap(), [Admission::InFlight, Admission::AlreadyHandled]);
         if elsewhere {
             std::thread::spawn(move || drop(subscription)).join().unwrap();
         } else {
             drop(subscription);
         }
-        assert_eq!(log.admit(&ids).await.unwrap(), [Admission::Fresh, Admission::AlreadyHandled]);
+        assert_eq!(log.admit(&claims, LEASE).await.unwrap(), [Admission::Fresh, Admission::AlreadyHandled]);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The same message has one effect.
 
+use correio_guarantees::{Admission, Claim, Fence, Standing};
+
 use super::*;
 
 #[test]
@@ -66,8 +68,7 @@ fn messages_without_an_id_are_each_handled_and_counted() {
 fn an_id_that_another_consumer_of_the_log_has_claimed_is_asked_for_again_until_its_end_decides() {
     for handled_there in [true, false] {
         let mut h = History::of(independent(1, 5));
-        let id = HandledId { subscription: "q".into(), origin: None, id: MessageId::new("a").unwrap() };
-        assert_eq!(h.log.admit(id.clone(), h.now.at), correio_guarantees::Admission::Fresh);
+        let theirs = claimed_elsewhere(&mut h, "a");
         h.deliver(&message("a"));
         h.deliver(&message("b"));
         assert_eq!(h.running(), ["b"], "the claimed message holds no handler");
@@ -75,13 +76,66 @@ fn an_id_that_another_consumer_of_the_log_has_claimed_is_asked_for_again_until_i
         h.pass(SECOND);
         assert!(h.running().is_empty() && h.acknowledged.len() == 1);
         if handled_there {
-            h.log.on_handled(&id, h.now.at);
+            assert_eq!(h.log.on_handled(&theirs, h.now.at), Standing::Stood);
         } else {
-            h.log.on_abandoned(&id);
+            h.log.on_abandoned(&theirs);
         }
         h.pass(SECOND);
         assert_eq!(h.running().len(), usize::from(!handled_there));
         assert_eq!(h.tally().duplicates, u64::from(handled_there));
+    }
+}
+
+/// Another consumer with the same log has this message, for as long as its lease.
+fn claimed_elsewhere(h: &mut History, id: &str) -> Claim {
+    let id = HandledId { subscription: "q".into(), origin: None, id: MessageId::new(id).unwrap() };
+    let theirs = Claim { id, fence: Fence(1) };
+    assert_eq!(h.log.admit(theirs.clone(), h.pipeline.rules.lease, h.now.at), Admission::Fresh);
+    theirs
+}
+
+#[test]
+fn a_message_whose_other_consumer_died_is_handled_here_when_its_lease_is_over() {
+    let mut h = History::of(independent(1, 5));
+    let theirs = claimed_elsewhere(&mut h, "a");
+    h.deliver(&message("a"));
+    for _ in 0..89 {
+        h.pass(SECOND);
+        assert!(h.running().is_empty(), "it may be at work still");
+    }
+    h.pass(SECOND);
+    assert_eq!(h.running(), ["a"]);
+    assert_eq!(
+        h.log.on_handled(&theirs, h.now.at),
+        Standing::TakenOver,
+        "what the other one says late counts for nothing"
+    );
+    h.done("a");
+    assert_eq!((h.tally().handled, h.acknowledged.len()), (1, 1));
+}
+
+#[test]
+fn a_message_that_was_taken_over_is_acknowledged_only_when_its_new_owner_has_handled_it() {
+    for handled_there in [true, false] {
+        let mut h = History::of(independent(1, 5));
+        h.deliver(&message("a"));
+        // Its handler takes longer than the claim stands; another consumer asks.
+        h.now.at += h.pipeline.rules.lease;
+        let theirs = claimed_elsewhere(&mut h, "a");
+        h.done("a");
+        assert_eq!((h.tally().handled, h.tally().taken_over), (0, 1));
+        h.pass(SECOND);
+        assert!(h.acknowledged.is_empty() && h.running().is_empty());
+        if handled_there {
+            assert_eq!(h.log.on_handled(&theirs, h.now.at), Standing::Stood);
+        } else {
+            h.log.on_abandoned(&theirs);
+        }
+        h.pass(SECOND);
+        assert_eq!(
+            (h.acknowledged.len(), h.running().len()),
+            (usize::from(handled_there), usize::from(!handled_there))
+        );
     }
 }
 
