@@ -42,5 +42,6 @@ pub use node::{Login, Node, NodeOptions};
 pub(crate) use ports::free_port;
 pub use queues::QueueKind;
 pub use server::Server;
+pub(crate) use server::find;
 pub use tls_listener::TlsListener;
-pub(crate) use watchdog::MARK;
+pub(crate) use watchdog::{MARK, ONLY_WHILE_WATCHED, Watchdog};

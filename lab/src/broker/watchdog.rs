@@ -4,6 +4,9 @@
 //! whatever way; the shell then kills every process that carries the node's mark in its environment (the
 //! node, its helpers, its epmd, a `rabbitmqctl` under way) and removes the node's folder. The shell also creates that folder, so
 //! that there is no moment in which the folder exists and the shell does not.
+//!
+//! A PostgreSQL server and a small disk have one as well. PostgreSQL's processes write their title over their environment, mark
+//! included: they are known by their standard error, which is a file of the folder.
 
 use super::LabError;
 use std::{
@@ -80,12 +83,19 @@ pub(crate) const ONLY_WHILE_WATCHED: &str = r#"[ -d "$1" ] && [ ! -e "$1/closing
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 folder=$1; shift
-mkdir -m 700 "$folder" || exit 1
+# Not with -m: that sets the mode a second time, when we may have changed it.
+(umask 077 && mkdir "$folder") || exit 1
+real=$(cd "$folder" && pwd -P)
 while read -r _; do :; done
 : > "$folder/closing"
 marked() {
     if [ -r /proc/self/environ ]; then
         grep -ls -- "CORREIO_LAB_NODE=$folder" /proc/[0-9]*/environ | while IFS=/ read -r _ _ pid _; do echo "$pid"; done
+        ls -l /proc/[0-9]*/fd/2 2>/dev/null | while read -r line; do
+            case $line in
+                *" -> $real/"*) line=${line#*/proc/}; echo "${line%%/*}" ;;
+            esac
+        done
     else
         ps axeww -o pid=,command= | while read -r pid line; do
             case $line in *"CORREIO_LAB_NODE=$folder"*) echo "$pid" ;; esac

@@ -72,7 +72,7 @@ async fn download(package: &str, apt: &Apt, into: &Path) -> Result<(), LabError>
     run(command.args(wanted).current_dir(into), PACKAGES_COME).await.map(drop)
 }
 
-/// The package, every Erlang package that it needs, and the libraries of those that this machine lacks.
+/// The package, every Erlang and PostgreSQL package that it needs, and the libraries of those that this machine lacks.
 async fn packages_wanted(package: &str, apt: &Apt) -> Result<BTreeSet<String>, LabError> {
     let mut wanted = BTreeSet::new();
     let mut open = vec![package.to_owned()];
@@ -81,7 +81,7 @@ async fn packages_wanted(package: &str, apt: &Apt) -> Result<BTreeSet<String>, L
         let answer = run(query.args(&open), APT_ANSWERS).await?;
         wanted.extend(open.drain(..));
         for name in needed(&answer) {
-            if !wanted.contains(&name) && !open.contains(&name) && (is_erlang(&name) || !is_installed(&name).await) {
+            if !wanted.contains(&name) && !open.contains(&name) && (is_program(&name) || !is_installed(&name).await) {
                 open.push(name);
             }
         }
@@ -89,16 +89,17 @@ async fn packages_wanted(package: &str, apt: &Apt) -> Result<BTreeSet<String>, L
     Ok(wanted)
 }
 
-/// The Erlang packages and libraries in the output of `apt-cache depends`; of alternatives the first.
+/// The Erlang and PostgreSQL packages and the libraries in the output of `apt-cache depends`; of alternatives the first.
 fn needed(answer: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut chosen = false;
     for line in answer.lines() {
         let Some((sign, name)) = line.split_once("Depends: ") else { continue };
         let name = name.trim().split(':').next().unwrap_or_default();
-        // The C library and its loader fit each other and are always there.
-        let ours = is_erlang(name)
-            || ((name.starts_with("lib") || name == "zlib1g") && !name.starts_with("libc6") && name != "libgcc-s1");
+        // The C library and its loader fit each other and are always there. LLVM is a hundred megabytes, for a PostgreSQL that
+        // compiles its queries, which the lab's does not.
+        let not_ours = name.starts_with("libc6") || name == "libgcc-s1" || name.starts_with("libllvm");
+        let ours = is_program(name) || ((name.starts_with("lib") || name == "zlib1g") && !not_ours);
         if ours && !chosen {
             names.insert(name.to_owned());
         }
@@ -108,8 +109,10 @@ fn needed(answer: &str) -> BTreeSet<String> {
     names
 }
 
-fn is_erlang(name: &str) -> bool {
-    name.starts_with("erlang-")
+/// Whether a package is taken also where it is installed: Erlang, and the server (`postgresql-15`) that `postgresql` stands for.
+fn is_program(name: &str) -> bool {
+    let is_number = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
+    name.starts_with("erlang-") || name.strip_prefix("postgresql-").is_some_and(is_number)
 }
 
 async fn is_installed(name: &str) -> bool {
@@ -189,6 +192,14 @@ mod tests {
         let answer = "rabbitmq-server\n  Depends: adduser\n |Depends: erlang-base\n  Depends: erlang-base-hipe\n  \
                       Depends: erlang-ssl\n  PreDepends: libssl3t64\n  Depends: libc6\n  Depends: <python3:any>\n    python3\n";
         assert_eq!(needed(answer).into_iter().collect::<Vec<_>>(), ["erlang-base", "erlang-ssl", "libssl3t64"]);
+    }
+
+    #[test]
+    fn of_postgresql_the_server_of_this_release_is_taken_without_its_compiler_and_clients() {
+        assert_eq!(needed("postgresql\n  Depends: postgresql-15\n").into_iter().collect::<Vec<_>>(), ["postgresql-15"]);
+        let answer = "postgresql-15\n |Depends: locales\n  Depends: locales-all\n  Depends: postgresql-client-15\n  \
+                      Depends: postgresql-common\n  Depends: libllvm14\n  Depends: libpq5\n";
+        assert_eq!(needed(answer).into_iter().collect::<Vec<_>>(), ["libpq5"]);
     }
 
     #[test]
