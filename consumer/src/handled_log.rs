@@ -9,11 +9,19 @@ use std::{future::Future, pin::Pin, time::Duration};
 use correio_guarantees::{Admission, Claim, Standing};
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod cleaning;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[allow(dead_code, reason = "its first users are being built")]
 pub(crate) mod in_transaction;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod stored;
 
 pub use memory::MemoryLog;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteLog, SqliteLogBuilder};
 
 /// Where handled ids are kept. One log may serve several consumers, in several processes; subscription and origin keep
 /// what they handle apart.
@@ -67,3 +75,29 @@ pub struct LogError {
     #[source]
     pub cause: crate::BoxError,
 }
+
+/// How long a durable log remembers unless it is told otherwise: a weekend and a few days of repair.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+const DURABLE_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Tables of a later version are left alone.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn supported(version: i64) -> Result<(), sqlx::Error> {
+    if version == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let refusal: crate::BoxError = format!(
+        "its tables have version {version} and this program knows version {SCHEMA_VERSION}: use a newer Correio, or another \
+         database"
+    )
+    .into();
+    Err(sqlx::Error::Configuration(refusal))
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+const SCHEMA_VERSION: i64 = 1;

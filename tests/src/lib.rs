@@ -2,6 +2,7 @@
 
 pub mod consuming;
 pub mod foreign_clients;
+pub mod handled_logs;
 pub mod programs;
 pub mod queues;
 pub mod recorded;
