@@ -14,12 +14,16 @@ mod cleaning;
 #[allow(dead_code, reason = "its first users are being built")]
 pub(crate) mod in_transaction;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod stored;
 
 pub use memory::MemoryLog;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresLog, PostgresLogBuilder};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteLog, SqliteLogBuilder};
 

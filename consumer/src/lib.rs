@@ -69,6 +69,8 @@ pub use counts::{Counts, Ended, Summary, Tally};
 pub use error::ConsumeError;
 pub use extract::FromMessage;
 pub use handled_log::{HandledLog, LogError, LogFuture, MemoryLog};
+#[cfg(feature = "postgres")]
+pub use handled_log::{PostgresLog, PostgresLogBuilder};
 #[cfg(feature = "sqlite")]
 pub use handled_log::{SqliteLog, SqliteLogBuilder};
 pub use handler::{BoxError, Handler, Handling};

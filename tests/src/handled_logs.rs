@@ -291,7 +291,7 @@ pub async fn handled(log: &dyn HandledLog, claim: &Claim) -> Standing {
 /// When the log fails.
 pub async fn clean_up(log: &dyn HandledLog) {
     // What is short means that there is more.
-    while log.clean_up().await.unwrap() < Duration::from_millis(200).min(log.retention() / 10) {}
+    while log.clean_up().await.unwrap() < Duration::from_secs(1) {}
 }
 
 /// Asks again until it is so.

@@ -3,6 +3,8 @@
 mod entries;
 mod file;
 mod in_transaction;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashSet,

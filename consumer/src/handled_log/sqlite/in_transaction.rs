@@ -87,7 +87,7 @@ pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     error.code().and_then(|code| primary(&code)).is_some_and(|code| matches!(code, BUSY | LOCKED))
 }
 
-fn is_code_of_file(code: &str) -> bool {
+pub(super) fn is_code_of_file(code: &str) -> bool {
     let Some(code) = primary(code) else { return false };
     matches!(code, BUSY | LOCKED | NOMEM | READONLY | IOERR | FULL | CANTOPEN | PROTOCOL)
 }
