@@ -125,6 +125,8 @@ list! {
         "copies (retries, dead letters) that were not confirmed and are published again";
     TAKEN_OVER: Counter in Count, "correio.consumer.taken_over" [QUEUE],
         "messages handled whose claim had run out: another consumer may have handled them too";
+    FORGOTTEN_EARLY: Counter in Count, "correio.consumer.forgotten_early" [QUEUE],
+        "handled ids forgotten before their retention was over, for want of room";
     WITHOUT_ID: Counter in Count, "correio.consumer.without_id" [QUEUE], "messages that nobody can deduplicate";
     RESUBSCRIBED: Counter in Count, "correio.consumer.resubscribed" [QUEUE], "subscriptions renewed after a loss";
     SUBSCRIBED: Gauge in Count, "correio.consumer.subscribed" [QUEUE], "consumers that are subscribed";

@@ -9,7 +9,7 @@ use crate::{
     Consumer,
     consumer::Settings,
     counts::Counts,
-    handled_log::{HandledLog, MemoryLog},
+    handled_log::{HandledLog, MemoryLog, Transactions},
     handler::{Handler, Handlers},
     processing::{Acknowledgement, Deduplication, HALF_OF_CONSUMER_TIMEOUT, Processing, longest_retry},
 };
@@ -137,8 +137,8 @@ impl ConsumerBuilder {
     }
 
     /// Where handled messages are remembered (in memory: 100,000 of them, each for an hour).
-    pub fn deduplication(mut self, deduplication: Deduplication) -> Self {
-        self.deduplication = deduplication;
+    pub fn deduplication(mut self, deduplication: impl Into<Deduplication>) -> Self {
+        self.deduplication = deduplication.into();
         self
     }
 
@@ -243,7 +243,13 @@ impl ConsumerBuilder {
         if held >= HALF_OF_CONSUMER_TIMEOUT {
             return Err(BuildError::HeldTooLong { held });
         }
-        let log = log(self.deduplication);
+        let (log, transactions) = logs(self.deduplication);
+        let asked_for = self.handlers.databases();
+        let there = transactions.as_ref().map(|transactions| transactions.database());
+        if let Some(database) = asked_for.iter().find(|database| there != Some(**database)) {
+            return Err(BuildError::NoTransactions { database });
+        }
+        let transactions = transactions.filter(|_| !asked_for.is_empty());
         let longest = longest_retry(self.processing.retry(), self.handler_deadline);
         if let Some(log) = &log
             && log.retention() <= longest
@@ -260,6 +266,7 @@ impl ConsumerBuilder {
                 processing: self.processing,
                 acknowledgement: self.acknowledgement,
                 log,
+                transactions,
                 handler_deadline: self.handler_deadline,
                 drain_deadline: self.drain_deadline,
                 connect_deadline: self.connect_deadline,
@@ -365,6 +372,14 @@ pub enum BuildError {
         /// The sum of the times.
         held: Duration,
     },
+    /// A handler asks for a transaction that its log does not have.
+    #[error(
+        "a handler asks for a transaction of {database}, and handled messages are not remembered there: give the consumer a          log in that database with `.deduplication(…)`, one for all handlers"
+    )]
+    NoTransactions {
+        /// The database.
+        database: &'static str,
+    },
     /// A retry could come back after its first handling is forgotten.
     #[error(
         "handled messages are remembered for {retention:?} and a message may be retried for {longest:?}: remember them for \
@@ -378,11 +393,18 @@ pub enum BuildError {
     },
 }
 
-fn log(deduplication: Deduplication) -> Option<Arc<dyn HandledLog>> {
+type Logs = (Option<Arc<dyn HandledLog>>, Option<Arc<dyn Transactions>>);
+
+/// The log, and the transactions of its database, if it is in one.
+fn logs(deduplication: Deduplication) -> Logs {
     match deduplication {
-        Deduplication::Off => None,
-        Deduplication::Memory { capacity, retention } => Some(Arc::new(MemoryLog::new(capacity, retention))),
-        Deduplication::Log(log) => Some(log),
+        Deduplication::Off => (None, None),
+        Deduplication::Memory { capacity, retention } => (Some(Arc::new(MemoryLog::new(capacity, retention))), None),
+        #[cfg(feature = "sqlite")]
+        Deduplication::Sqlite(log) => (Some(log.clone()), Some(log)),
+        #[cfg(feature = "postgres")]
+        Deduplication::Postgres(log) => (Some(log.clone()), Some(log)),
+        Deduplication::Log(log) => (Some(log), None),
     }
 }
 

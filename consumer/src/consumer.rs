@@ -15,7 +15,7 @@ use correio_broker_config::{
 };
 use correio_message::ShortText;
 use correio_producer::{Producer, ProducerSettings};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "metrics")]
@@ -25,7 +25,7 @@ use crate::{
     copies::CopyPublisher,
     counts::{Counts, Ended, Summary},
     error::ConsumeError,
-    handled_log::HandledLog,
+    handled_log::{HandledLog, Transactions},
     handler::Handlers,
     link::{Link, SubscribeError, Subscribed},
     pipeline::{Pipeline, Rules},
@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) processing: Processing,
     pub(crate) acknowledgement: Acknowledgement,
     pub(crate) log: Option<Arc<dyn HandledLog>>,
+    /// Set when handlers ask for the log's transactions.
+    pub(crate) transactions: Option<Arc<dyn Transactions>>,
     pub(crate) handler_deadline: Duration,
     pub(crate) drain_deadline: Duration,
     pub(crate) connect_deadline: Duration,
@@ -137,12 +139,15 @@ impl Consumer {
         let reporting = reporter.go_on();
         #[cfg(not(feature = "metrics"))]
         let reporting = std::future::pending::<Infallible>();
+        let forgotten_before = self.settings.log.as_ref().map_or(0, |log| log.forgotten_early());
         let ended = tokio::select! {
             // On the heap: a caller's future need not be as large as all of this.
             ended = Box::pin(self.keep_subscribed(&connections, &mut subscription)) => ended,
             never = self.keep_from_expiring() => match never {},
+            never = self.keep_the_log_clean(forgotten_before) => match never {},
             never = reporting => match never {},
         };
+        self.tell_what_was_forgotten(forgotten_before);
         producer.close(CLOSE_DEADLINE).await;
         self.leave(&connections).await;
         connections.close().await;
@@ -197,6 +202,7 @@ impl Consumer {
             processing: settings.processing.clone(),
             acknowledgement: settings.acknowledgement,
             deduplicate: settings.log.is_some(),
+            in_transactions: settings.transactions.is_some(),
             company,
             stop_after_count: settings.stop_after_count,
             handlers: Arc::clone(&self.handlers),
@@ -207,7 +213,8 @@ impl Consumer {
         };
         Subscription {
             pipeline: Pipeline::new(rules, self.counts.clone()),
-            work: Work::new(settings.log.clone(), publisher, settings.handler_deadline, settings.queue.clone()),
+            work: Work::new(settings.log.clone(), publisher, settings.handler_deadline, settings.queue.clone())
+                .in_transactions(settings.transactions.clone()),
             idle: settings.stop_when_idle,
             drain_deadline: settings.drain_deadline,
             stop,
@@ -328,6 +335,39 @@ impl Consumer {
         }
     }
 
+    /// What the log need not remember any more is removed a little at a time; what it forgot too early is told.
+    async fn keep_the_log_clean(&self, forgotten_before: u64) -> Infallible {
+        let Some(log) = &self.settings.log else { return std::future::pending().await };
+        let mut wait = FIRST_CLEAN_UP;
+        loop {
+            sleep(wait.min(MOST_OFTEN_TOLD)).await;
+            self.tell_what_was_forgotten(forgotten_before);
+            wait = wait.saturating_sub(MOST_OFTEN_TOLD);
+            if wait.is_zero() {
+                wait = match timeout(CLEAN_UP_DEADLINE, log.clean_up()).await {
+                    Ok(Ok(wait)) => wait.max(SHORTEST_WAIT),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "the log was not cleaned up");
+                        CLEAN_UP_AGAIN
+                    }
+                    Err(_) => CLEAN_UP_AGAIN,
+                };
+            }
+        }
+    }
+
+    fn tell_what_was_forgotten(&self, before: u64) {
+        let forgotten = self.settings.log.as_ref().map_or(0, |log| log.forgotten_early());
+        let more = forgotten.saturating_sub(before + self.counts.now().forgotten_early);
+        if more > 0 {
+            self.counts.forgotten_early(usize::try_from(more).unwrap_or(usize::MAX));
+            tracing::warn!(
+                more,
+                "handled ids were forgotten before their time, for want of room: they may be handled twice"
+            );
+        }
+    }
+
     /// What is to be gone with this consumer goes; dead letters stay until they expire.
     async fn leave(&self, connections: &Connections) {
         let Some(own) = self.settings.own.as_ref().filter(|_| self.settings.while_here) else { return };
@@ -379,4 +419,9 @@ const COPIES: &str = "copies";
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 /// A subscription that lived so long was a good one.
 const GOOD_WHILE: Duration = Duration::from_secs(10);
+const FIRST_CLEAN_UP: Duration = Duration::from_secs(10);
+const CLEAN_UP_AGAIN: Duration = Duration::from_secs(60);
+const CLEAN_UP_DEADLINE: Duration = Duration::from_secs(30);
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+const MOST_OFTEN_TOLD: Duration = Duration::from_secs(1);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);

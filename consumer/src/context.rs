@@ -10,13 +10,27 @@ use correio_message::{Decoded, Key, Message, MessageId, Original, Sequence, Shor
 use tokio_util::sync::CancellationToken;
 
 /// What is known about a delivery, for its handler. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Context {
     pub(crate) received: Arc<Received>,
     pub(crate) attempt: NonZeroU32,
     pub(crate) late: bool,
     pub(crate) subscription: Arc<str>,
     pub(crate) stopping: CancellationToken,
+    /// The transaction that the message is remembered in.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) transaction: Option<Arc<dyn crate::transaction::AnySlot>>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("received", &self.received)
+            .field("attempt", &self.attempt)
+            .field("late", &self.late)
+            .field("subscription", &self.subscription)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A decoded delivery, shared between the pipeline and its handler.

@@ -96,6 +96,9 @@ tally! {
     unconfirmed_copies,
     /// Messages handled here whose claim had run out meanwhile, so that another consumer may have handled them too.
     taken_over,
+    /// Handled ids that were forgotten before their retention was over, for want of room: each may be handled twice. A log that
+    /// several consumers share tells it to each.
+    forgotten_early,
     /// Messages without an id, which nobody can deduplicate.
     without_id,
     /// How often the subscription was renewed after it was lost.

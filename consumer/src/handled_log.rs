@@ -4,15 +4,16 @@
 //! whose handler failed would look like a duplicate when it comes back. Remembering after the acknowledgement
 //! would repeat work: a crash in between forgets it.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use correio_guarantees::{Admission, Claim, Standing};
+use correio_guarantees::{Admission, Claim, Failure, HandledId, Standing};
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod batch;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod cleaning;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-#[allow(dead_code, reason = "its first users are being built")]
-pub(crate) mod in_transaction;
+mod in_transaction;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -26,6 +27,8 @@ pub use memory::MemoryLog;
 pub use postgres::{PostgresLog, PostgresLogBuilder};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteLog, SqliteLogBuilder};
+
+use crate::{context::Context, handler::AnyHandler, reply::Answer, work::Attempts};
 
 /// Where handled ids are kept. One log may serve several consumers, in several processes; subscription and origin keep
 /// what they handle apart.
@@ -64,6 +67,48 @@ pub trait HandledLog: Send + Sync + 'static {
     fn clean_up(&self) -> LogFuture<'_, Duration> {
         Box::pin(std::future::ready(Ok(Duration::from_secs(60 * 60))))
     }
+}
+
+/// What handles messages in transactions of the database in which they are remembered, too.
+pub(crate) trait Transactions: Send + Sync + 'static {
+    /// The database's name.
+    fn database(&self) -> &'static str;
+
+    /// Handles a batch in one transaction, one message after another. When it ends with an error nothing has
+    /// happened, or nobody knows: the log tells when the batch is tried again.
+    fn run(self: Arc<Self>, batch: Vec<Piece>, attempts: Attempts) -> LogFuture<'static, Vec<PieceEnd>>;
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl<L: in_transaction::InTransaction> Transactions for L {
+    fn database(&self) -> &'static str {
+        <L::Database as sqlx::Database>::NAME
+    }
+
+    fn run(self: Arc<Self>, batch: Vec<Piece>, attempts: Attempts) -> LogFuture<'static, Vec<PieceEnd>> {
+        Box::pin(batch::handle(self, batch, attempts, batch::LONG_ENOUGH))
+    }
+}
+
+/// A message that is to be handled in a transaction.
+#[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), expect(dead_code, reason = "no log has transactions"))]
+pub(crate) struct Piece {
+    /// `None`: nobody can tell a second copy of it.
+    pub(crate) id: Option<HandledId>,
+    pub(crate) handler: Arc<dyn AnyHandler>,
+    pub(crate) context: Context,
+}
+
+/// What became of it.
+#[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), expect(dead_code, reason = "no log has transactions"))]
+#[derive(Debug)]
+pub(crate) enum PieceEnd {
+    /// Handled, effect and id committed; or failed, its effect undone.
+    Ended(Result<Answer, Failure>),
+    AlreadyHandled,
+    InFlight,
+    /// The transaction was long enough without it.
+    NotBegun,
 }
 
 /// What a [`HandledLog`] answers, later.

@@ -1,10 +1,19 @@
 //! Handlers: plain async functions, chosen by the type of the message.
 
-use std::{collections::BTreeMap, error::Error, future::Future, marker::PhantomData, pin::Pin, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+};
 
 use correio_guarantees::Failure;
 use correio_message::ShortText;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::transaction::Transaction;
 use crate::{
     context::Context,
     extract::FromMessage,
@@ -17,7 +26,8 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// A function that handles messages: `async fn(Json<Order>, Context) -> Result<Verdict, E>`.
 ///
 /// Implemented for every `Fn` that
-/// - takes one argument that is [`FromMessage`] (`Json<T>`, `Message`, `Bytes`), and, if it wants, a [`Context`];
+/// - takes one argument that is [`FromMessage`] (`Json<T>`, `Message`, `Bytes`), and, if it wants, a [`Context`], and, if it
+///   wants, a `Transaction` of the database that the log of handled messages is in (features `sqlite`, `postgres`);
 /// - returns a `Send` future of `Result<V, E>`, where `V` is `()` (done), a [`Verdict`](crate::Verdict) or a
 ///   [`Reply`](crate::Reply) to who asked, and `E` any error or text.
 ///
@@ -31,12 +41,18 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "this cannot handle messages",
-    note = "a handler is `async fn(Json<T>, Context) -> Result<Verdict, E>`; the `Context` may be left out, `Json<T>` may be `Message` or `Bytes`, `Verdict` may be `()` or `Reply`",
+    note = "a handler is `async fn(Json<T>, Context) -> Result<Verdict, E>`; the `Context` may be left out or followed by a `Transaction<Sqlite>` or `Transaction<Postgres>`, `Json<T>` may be `Message` or `Bytes`, `Verdict` may be `()` or `Reply`",
     note = "`E` must be an error (`Into<Box<dyn Error + Send + Sync>>`) and the future `Send`; write the argument types of a closure out"
 )]
 pub trait Handler<Arguments>: Send + Sync + 'static {
     /// Reads the argument from the message and handles it.
     fn handle(&self, context: Context) -> Handling;
+
+    /// The name of the database whose transaction it asks for, if it does.
+    #[must_use]
+    fn database(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// A handler at work.
@@ -74,13 +90,89 @@ where
     }
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl<F, M, Fut, V, E, DB> Handler<(M, Transaction<DB>)> for F
+where
+    F: Fn(M, Transaction<DB>) -> Fut + Send + Sync + 'static,
+    M: FromMessage,
+    Fut: Future<Output = Result<V, E>> + Send + 'static,
+    V: IntoAnswer + 'static,
+    E: Into<BoxError> + 'static,
+    DB: sqlx::Database,
+{
+    fn handle(&self, context: Context) -> Handling {
+        in_transaction(context, |argument, _, transaction| self(argument, transaction))
+    }
+
+    fn database(&self) -> Option<&'static str> {
+        Some(DB::NAME)
+    }
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl<F, M, Fut, V, E, DB> Handler<(M, Context, Transaction<DB>)> for F
+where
+    F: Fn(M, Context, Transaction<DB>) -> Fut + Send + Sync + 'static,
+    M: FromMessage,
+    Fut: Future<Output = Result<V, E>> + Send + 'static,
+    V: IntoAnswer + 'static,
+    E: Into<BoxError> + 'static,
+    DB: sqlx::Database,
+{
+    fn handle(&self, context: Context) -> Handling {
+        in_transaction(context, self)
+    }
+
+    fn database(&self) -> Option<&'static str> {
+        Some(DB::NAME)
+    }
+}
+
+/// Calls a handler with its transaction, and tells who owns that what was the database's fault.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn in_transaction<M, Fut, V, E, DB>(context: Context, call: impl FnOnce(M, Context, Transaction<DB>) -> Fut) -> Handling
+where
+    M: FromMessage,
+    Fut: Future<Output = Result<V, E>> + Send + 'static,
+    V: IntoAnswer + 'static,
+    E: Into<BoxError> + 'static,
+    DB: sqlx::Database,
+{
+    let argument = match M::from_message(context.message()) {
+        Ok(argument) => argument,
+        Err(error) => return Box::pin(async move { Err(unreadable(error)) }),
+    };
+    let slot = context.transaction.clone();
+    let transaction = match crate::transaction::of(slot.as_ref()) {
+        Ok(transaction) => transaction,
+        Err(error) => return Box::pin(async move { Err(failed(error.as_ref())) }),
+    };
+    let answer = call(argument, context, transaction);
+    Box::pin(async move {
+        match answer.await {
+            Ok(answer) => Ok(answer.into_answer()),
+            Err(error) => {
+                let error: BoxError = error.into();
+                if let Some(slot) = slot {
+                    slot.on_error(error.as_ref());
+                }
+                Err(failed(error.as_ref()))
+            }
+        }
+    })
+}
+
 async fn answered<V: IntoAnswer, E: Into<BoxError>>(
     answer: impl Future<Output = Result<V, E>>,
 ) -> Result<Answer, Failure> {
     match answer.await {
         Ok(answer) => Ok(answer.into_answer()),
-        Err(error) => Err(Failure::Handler { error: with_sources(error.into().as_ref()) }),
+        Err(error) => Err(failed(error.into().as_ref())),
     }
+}
+
+fn failed(error: &(dyn Error + 'static)) -> Failure {
+    Failure::Handler { error: with_sources(error) }
 }
 
 fn unreadable(error: BoxError) -> Failure {
@@ -120,6 +212,11 @@ impl Handlers {
         self.any.replace(erased(handler)).is_none()
     }
 
+    /// The names of the databases whose transactions they ask for.
+    pub(crate) fn databases(&self) -> BTreeSet<&'static str> {
+        self.by_type.values().chain(&self.any).filter_map(|handler| handler.database()).collect()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.by_type.is_empty() && self.any.is_none()
     }
@@ -132,6 +229,8 @@ impl Handlers {
 /// A handler whose argument types are forgotten, so that handlers of different types stand in one map.
 pub(crate) trait AnyHandler: Send + Sync {
     fn handle(&self, context: Context) -> Handling;
+
+    fn database(&self) -> Option<&'static str>;
 }
 
 struct Erased<H, A>(H, PhantomData<fn(A)>);
@@ -139,6 +238,10 @@ struct Erased<H, A>(H, PhantomData<fn(A)>);
 impl<H: Handler<A>, A> AnyHandler for Erased<H, A> {
     fn handle(&self, context: Context) -> Handling {
         self.0.handle(context)
+    }
+
+    fn database(&self) -> Option<&'static str> {
+        self.0.database()
     }
 }
 

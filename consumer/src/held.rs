@@ -7,7 +7,7 @@ use std::{
 };
 
 use correio_guarantees::{Claim, Fence, HandledId, Place};
-use correio_message::{DeadReason, Envelope, Sequence};
+use correio_message::{DeadReason, Envelope, Sequence, ShortText};
 
 use crate::{context::Received, order::Lane, reply::Reply};
 
@@ -106,6 +106,10 @@ impl Held {
     /// When who asked stops waiting, in microseconds since 1970.
     pub(crate) fn deadline_us(&self) -> Option<u64> {
         self.received.as_ref().and_then(|received| received.decoded.message.deadline_us)
+    }
+
+    pub(crate) fn message_type(&self) -> Option<&ShortText> {
+        self.received.as_ref().and_then(|received| received.decoded.message.message_type.as_ref())
     }
 
     pub(crate) fn sequence(&self) -> Option<&Sequence> {

@@ -46,6 +46,8 @@ mod reporting;
 mod startup;
 mod subscription;
 mod telemetry;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod transaction;
 mod work;
 
 pub use bytes::Bytes;
@@ -60,6 +62,9 @@ pub use correio_guarantees::{
 pub use correio_message::{
     Headers, InvalidAddress, Json, Key, Message, MessageId, Original, ReplyError, Sequence, ShortText,
 };
+/// What a handler writes with in its [`Transaction`].
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use sqlx;
 pub use tokio_util::sync::CancellationToken;
 
 pub use builder::{BuildError, ConsumerBuilder};
@@ -77,3 +82,5 @@ pub use handler::{BoxError, Handler, Handling};
 pub use processing::{Acknowledgement, Deduplication, Processing};
 pub use reply::{Answer, IntoAnswer, Reply};
 pub use startup::Startup;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use transaction::Transaction;

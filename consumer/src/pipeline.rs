@@ -50,6 +50,8 @@ pub(crate) struct Rules {
     pub(crate) processing: Processing,
     pub(crate) acknowledgement: Acknowledgement,
     pub(crate) deduplicate: bool,
+    /// Messages are handled in batches, each in one transaction of the log.
+    pub(crate) in_transactions: bool,
     pub(crate) company: Company,
     pub(crate) stop_after_count: Option<NonZeroU64>,
     pub(crate) handlers: Arc<Handlers>,

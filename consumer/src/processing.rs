@@ -5,6 +5,10 @@ use std::{num::NonZeroU16, num::NonZeroUsize, sync::Arc, time::Duration};
 use correio_guarantees::{GapPolicy, RetrySchedule, jittered};
 
 use crate::handled_log::HandledLog;
+#[cfg(feature = "postgres")]
+use crate::handled_log::PostgresLog;
+#[cfg(feature = "sqlite")]
+use crate::handled_log::SqliteLog;
 
 /// Whether messages are independent of each other or ordered by their keys, and how a failed one is retried.
 #[derive(Clone, Debug, PartialEq)]
@@ -150,6 +154,14 @@ pub enum Deduplication {
         /// How long each is remembered. Must exceed the longest retry.
         retention: Duration,
     },
+    /// In a file that the consumers on this machine share: across crashes, and exactly once for handlers that ask for a
+    /// `Transaction<Sqlite>`.
+    #[cfg(feature = "sqlite")]
+    Sqlite(Arc<SqliteLog>),
+    /// In a server that consumers on any machine share: across crashes, and exactly once for handlers that ask for a
+    /// `Transaction<Postgres>`.
+    #[cfg(feature = "postgres")]
+    Postgres(Arc<PostgresLog>),
     /// In a log of your own.
     Log(Arc<dyn HandledLog>),
 }
@@ -162,6 +174,20 @@ impl Default for Deduplication {
     }
 }
 
+#[cfg(feature = "sqlite")]
+impl From<SqliteLog> for Deduplication {
+    fn from(log: SqliteLog) -> Self {
+        Self::Sqlite(Arc::new(log))
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl From<PostgresLog> for Deduplication {
+    fn from(log: PostgresLog) -> Self {
+        Self::Postgres(Arc::new(log))
+    }
+}
+
 impl std::fmt::Debug for Deduplication {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -169,6 +195,10 @@ impl std::fmt::Debug for Deduplication {
             Self::Memory { capacity, retention } => {
                 f.debug_struct("Memory").field("capacity", capacity).field("retention", retention).finish()
             }
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => f.write_str("Sqlite(…)"),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => f.write_str("Postgres(…)"),
             Self::Log(_) => f.write_str("Log(…)"),
         }
     }

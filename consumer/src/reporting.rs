@@ -129,6 +129,7 @@ fn followed(queue: &str) -> Vec<Following<Tally>> {
         lost_acks: _,
         unconfirmed_copies: _,
         taken_over: _,
+        forgotten_early: _,
         without_id: _,
         resubscribed: _,
     } = Tally::default();
@@ -151,6 +152,7 @@ fn followed(queue: &str) -> Vec<Following<Tally>> {
         plain(listed::LOST_ACKS, |tally| tally.lost_acks),
         plain(listed::UNCONFIRMED_COPIES, |tally| tally.unconfirmed_copies),
         plain(listed::TAKEN_OVER, |tally| tally.taken_over),
+        plain(listed::FORGOTTEN_EARLY, |tally| tally.forgotten_early),
         plain(listed::WITHOUT_ID, |tally| tally.without_id),
         plain(listed::RESUBSCRIBED, |tally| tally.resubscribed),
     ]

@@ -250,6 +250,7 @@ mod tests {
             processing: Processing::independent(),
             acknowledgement,
             log: None,
+            transactions: None,
             handler_deadline,
             drain_deadline: Duration::ZERO,
             connect_deadline: Duration::ZERO,

@@ -26,6 +26,7 @@
 //! | event | the channel was lost while stopping: … | warn | `cause` | what is finished now comes again |
 //! | event | a message without an id: … | debug | `route` | nobody can deduplicate it |
 //! | event | nothing is begun or acknowledged until the log answers | warn | `error`, `pause` | |
+//! | event | handled ids were forgotten before their time, … | warn | `more` | a log in memory is full |
 //! | event | a claim had run out, … | warn | `message` | the handler took longer than its claim stood |
 //! | event | a message is lost: it was acknowledged on receipt | error | `message` | only with `Acknowledgement::OnDelivery` |
 //!

@@ -1,6 +1,7 @@
 //! What the tests of the whole kit share.
 
 pub mod consuming;
+pub mod effects;
 pub mod foreign_clients;
 pub mod handled_logs;
 pub mod programs;

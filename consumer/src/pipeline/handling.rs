@@ -10,6 +10,7 @@ use correio_message::DeadReason;
 use super::{Effect, Moment, Pipeline};
 use crate::{
     context::Context,
+    handler::AnyHandler,
     held::{End, Held, Stage, Ticket},
     processing::Acknowledgement,
     reply::{Answer, Reply},
@@ -84,6 +85,13 @@ impl Pipeline {
             held.started = true;
             self.begun += 1;
         }
+        if self.rules.in_transactions {
+            if self.rules.handlers.of(held.message_type()).is_none() {
+                return self.handle(ticket, now);
+            }
+            held.stage = Stage::Admitting;
+            return self.log.to_transact.push(ticket);
+        }
         // A new one each time: what an earlier claim on it still says must not be taken for this one's word.
         self.next_fence = self.next_fence.wrapping_add(1);
         held.fence = Some(Fence(self.next_fence));
@@ -99,9 +107,8 @@ impl Pipeline {
     pub(super) fn on_admission(&mut self, ticket: Ticket, admission: Admission, now: Moment) {
         match admission {
             Admission::Fresh if self.is_lost(ticket) || !self.may_handle() => {
-                self.busy -= 1;
                 self.abandon(ticket);
-                self.give_back(ticket);
+                self.unbegin(ticket);
             }
             Admission::Fresh => self.handle(ticket, now),
             Admission::AlreadyHandled => {
@@ -129,32 +136,48 @@ impl Pipeline {
         }
     }
 
+    /// A message that was to begin does not.
+    pub(super) fn unbegin(&mut self, ticket: Ticket) {
+        let Some(held) = self.held.get_mut(&ticket) else { return };
+        self.busy -= 1;
+        if held.first_failed_at_us.is_none() {
+            // No handler has seen it.
+            self.begun -= u64::from(std::mem::take(&mut held.started));
+        }
+        self.give_back(ticket);
+    }
+
     /// A message that waits for its admission is not handled any more once the consumer stops.
-    fn may_handle(&self) -> bool {
+    pub(super) fn may_handle(&self) -> bool {
         !self.stopping || self.rules.acknowledgement == Acknowledgement::OnDelivery
     }
 
     fn handle(&mut self, ticket: Ticket, now: Moment) {
         let Some(held) = self.held.get_mut(&ticket) else { return };
-        let Some(received) = held.received.clone() else { return };
         held.stage = Stage::Handling;
-        let name = received.decoded.message.message_type.as_ref();
-        match self.rules.handlers.of(name) {
-            Some(handler) => {
-                let context = Context {
-                    attempt: held.attempt,
-                    late: held.place == Place::Late,
-                    subscription: Arc::clone(&self.rules.subscription),
-                    stopping: self.rules.stopping.clone(),
-                    received,
-                };
-                self.effects.push(Effect::Handle { ticket, handler, context });
-            }
+        let Some(held) = self.held.get(&ticket) else { return };
+        match self.work_for(held) {
+            Some((handler, context)) => self.effects.push(Effect::Handle { ticket, handler, context }),
             None => {
-                let name = name.map(ToString::to_string).unwrap_or_default();
+                let name = held.message_type().map(ToString::to_string).unwrap_or_default();
                 self.on_result(ticket, Err(Failure::UnknownType { name }), now);
             }
         }
+    }
+
+    /// Its handler, and what that is told; `None` when nobody handles its type.
+    pub(super) fn work_for(&self, held: &Held) -> Option<(Arc<dyn AnyHandler>, Context)> {
+        let handler = self.rules.handlers.of(held.message_type())?;
+        let context = Context {
+            received: Arc::clone(held.received.as_ref()?),
+            attempt: held.attempt,
+            late: held.place == Place::Late,
+            subscription: Arc::clone(&self.rules.subscription),
+            stopping: self.rules.stopping.clone(),
+            #[cfg(any(feature = "sqlite", feature = "postgres"))]
+            transaction: None,
+        };
+        Some((handler, context))
     }
 
     /// A handler has ended.

@@ -6,16 +6,20 @@ use correio_guarantees::{Admission, Claim, Standing};
 
 use super::{Moment, Pipeline};
 use crate::{
-    handled_log::LogError,
+    handled_log::{LogError, Piece, PieceEnd},
     held::{Held, Stage, Ticket},
 };
 
 /// What the log is asked.
-#[derive(Debug)]
 pub(crate) enum LogCall {
     Abandon(Vec<Claim>),
     Remember(Vec<Claim>),
-    Admit { claims: Vec<Claim>, lease: Duration },
+    Admit {
+        claims: Vec<Claim>,
+        lease: Duration,
+    },
+    /// Handle these, in one transaction.
+    Transact(Vec<Piece>),
 }
 
 /// What it answers.
@@ -24,6 +28,7 @@ pub(crate) enum LogAnswer {
     Abandoned(Result<(), LogError>),
     Remembered(Result<Vec<Standing>, LogError>),
     Admitted(Result<Vec<Admission>, LogError>),
+    Transacted(Result<Vec<PieceEnd>, LogError>),
 }
 
 /// What is to be asked, and what was.
@@ -32,7 +37,9 @@ pub(super) struct Waiting {
     pub(super) to_abandon: Vec<Claim>,
     pub(super) to_remember: Vec<(Ticket, Claim)>,
     pub(super) to_admit: Vec<(Ticket, Claim)>,
+    pub(super) to_transact: Vec<Ticket>,
     asked: Vec<(Ticket, Claim)>,
+    transacting: Vec<Ticket>,
     abandoning: Vec<Claim>,
     is_asked: bool,
     paused_until: Option<Instant>,
@@ -40,7 +47,10 @@ pub(super) struct Waiting {
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        self.to_abandon.is_empty() && self.to_remember.is_empty() && self.to_admit.is_empty()
+        self.to_abandon.is_empty()
+            && self.to_remember.is_empty()
+            && self.to_admit.is_empty()
+            && self.to_transact.is_empty()
     }
 
     /// When the log is asked again after a failure.
@@ -63,6 +73,11 @@ impl Pipeline {
         if !log.to_abandon.is_empty() {
             log.abandoning = std::mem::take(&mut log.to_abandon);
             return Some(LogCall::Abandon(log.abandoning.clone()));
+        }
+        if !log.to_transact.is_empty() {
+            log.transacting = std::mem::take(&mut log.to_transact);
+            let pieces = self.log.transacting.iter().filter_map(|ticket| self.piece(*ticket)).collect();
+            return Some(LogCall::Transact(pieces));
         }
         let remembering = !log.to_remember.is_empty();
         log.asked = std::mem::take(if remembering { &mut log.to_remember } else { &mut log.to_admit });
@@ -90,7 +105,20 @@ impl Pipeline {
         self.log.is_asked = false;
         let asked = std::mem::take(&mut self.log.asked);
         let abandoning = std::mem::take(&mut self.log.abandoning);
+        let transacting = std::mem::take(&mut self.log.transacting);
         let error = match answer {
+            LogAnswer::Transacted(Ok(ends)) => {
+                for (ticket, end) in transacting.into_iter().zip(ends) {
+                    self.on_piece(ticket, end, now);
+                }
+                return;
+            }
+            LogAnswer::Transacted(Err(error)) => {
+                for ticket in transacting {
+                    self.on_piece(ticket, PieceEnd::NotBegun, now);
+                }
+                error
+            }
             LogAnswer::Abandoned(Ok(())) => return,
             LogAnswer::Remembered(Ok(standings)) => return self.on_remembered(asked, standings, now),
             LogAnswer::Admitted(Ok(admissions)) => {
@@ -112,15 +140,49 @@ impl Pipeline {
                 error
             }
             LogAnswer::Admitted(Err(error)) => {
-                // What is not held any more is not asked for again; it may be claimed all the same.
-                let (held, gone) = asked.into_iter().partition(|(ticket, _)| self.held.contains_key(ticket));
-                self.log.to_admit.splice::<_, Vec<_>>(0..0, held);
-                self.log.to_abandon.extend(<Vec<_> as IntoIterator>::into_iter(gone).map(|(_, claim)| claim));
+                for (ticket, claim) in asked.into_iter().rev() {
+                    // What has lost its channel comes again, and is asked for then. It may be claimed all the same.
+                    if self.is_lost(ticket) {
+                        self.unbegin(ticket);
+                    }
+                    match self.held.contains_key(&ticket) {
+                        true => self.log.to_admit.insert(0, (ticket, claim)),
+                        false => self.log.to_abandon.push(claim),
+                    }
+                }
                 error
             }
         };
         tracing::warn!(%error, pause = ?PAUSE, "nothing is begun or acknowledged until the log answers");
         self.log.paused_until = Some(now.at + PAUSE);
+    }
+
+    /// A message is ready to be handled in a transaction, as it stands; what nobody handles was parked before.
+    fn piece(&self, ticket: Ticket) -> Option<Piece> {
+        let held = self.held.get(&ticket)?;
+        let (handler, context) = self.work_for(held)?;
+        Some(Piece { id: held.id.clone(), handler, context })
+    }
+
+    fn on_piece(&mut self, ticket: Ticket, end: PieceEnd, now: Moment) {
+        if !self.held.contains_key(&ticket) {
+            return;
+        }
+        match end {
+            PieceEnd::Ended(result) => self.on_result(ticket, result, now),
+            PieceEnd::AlreadyHandled => self.on_admission(ticket, Admission::AlreadyHandled, now),
+            PieceEnd::InFlight => self.on_admission(ticket, Admission::InFlight, now),
+            PieceEnd::NotBegun if self.is_lost(ticket) || !self.may_handle() => self.unbegin(ticket),
+            PieceEnd::NotBegun => self.log.to_transact.push(ticket),
+        }
+    }
+
+    /// What waits to be asked for is not, as its channel is gone, or the consumer stops.
+    pub(super) fn ask_for_nothing_more(&mut self) {
+        let waiting = std::mem::take(&mut self.log.to_admit).into_iter().map(|(ticket, _)| ticket);
+        for ticket in waiting.chain(std::mem::take(&mut self.log.to_transact)).collect::<Vec<_>>() {
+            self.unbegin(ticket);
+        }
     }
 
     fn on_remembered(&mut self, remembered: Vec<(Ticket, Claim)>, standings: Vec<Standing>, now: Moment) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Effect, Pipeline};
 use crate::{
-    held::{Stage, Ticket},
+    held::{Held, Stage, Ticket},
     processing::Acknowledgement,
 };
 
@@ -21,6 +21,7 @@ impl Pipeline {
         if self.rules.acknowledgement == Acknowledgement::OnDelivery {
             return;
         }
+        self.ask_for_nothing_more();
         let not_at_work = |stage: &Stage| matches!(stage, Stage::Ordering | Stage::Waiting);
         let idle = self.tickets(|pipeline, ticket| pipeline.held.get(&ticket).is_some_and(|h| not_at_work(&h.stage)));
         self.again.clear();
@@ -104,10 +105,13 @@ impl Pipeline {
         }
         self.order.on_channel_lost();
         self.again.clear();
+        let to_come_again = |held: &mut Held| held.tag = None;
+        self.held.values_mut().for_each(to_come_again);
+        self.ask_for_nothing_more();
+        let answers = &self.answers;
         self.timers.retain(|(_, ticket)| answers.contains_key(ticket));
         for ticket in self.tickets(|_, _| true) {
-            let Some(held) = self.held.get_mut(&ticket) else { continue };
-            held.tag = None;
+            let Some(held) = self.held.get(&ticket) else { continue };
             if !matches!(held.stage, Stage::Admitting | Stage::Handling | Stage::Remembering(_)) {
                 self.forget(ticket);
             }

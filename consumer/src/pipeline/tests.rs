@@ -55,6 +55,7 @@ fn rules(processing: Processing) -> Rules {
         processing,
         acknowledgement: Acknowledgement::AfterHandling,
         deduplicate: true,
+        in_transactions: false,
         company: Company { parking: short("q.dead"), can_park: true, delays },
         stop_after_count: None,
         handlers: Arc::new(handlers),
@@ -181,6 +182,7 @@ impl History {
             }
             LogCall::Abandon(_) => LogAnswer::Abandoned(Err(failed())),
             LogCall::Remember(_) => LogAnswer::Remembered(Err(failed())),
+            LogCall::Transact(_) => unreachable!("none of these histories has transactions"),
             LogCall::Admit { .. } => LogAnswer::Admitted(Err(failed())),
         }
     }

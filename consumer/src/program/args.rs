@@ -11,7 +11,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use correio_broker_config::{OwnQueue, OwnQueueError, cli::BrokerArgs};
 use correio_message::{DeadReason, MailboxName, MessageId, ShortText, TopicPattern};
 
-use crate::{ConsumerBuilder, Processing, dead_letters::DeadLetters};
+use crate::{ConsumerBuilder, Processing, dead_letters::DeadLetters, program::dedup::Dedup};
 
 /// Takes messages from a RabbitMQ queue and acknowledges each only when its work is done.
 #[derive(Debug, Parser)]
@@ -79,9 +79,19 @@ pub(crate) struct Run {
     #[arg(long, value_enum, default_value_t = Ack::AfterHandling)]
     pub(crate) ack: Ack,
 
-    /// Where handled messages are remembered, so that a second copy is not handled again
-    #[arg(long, value_enum, default_value_t = Dedup::Memory)]
+    /// Where handled messages are remembered, so that a second copy is not handled again: memory, sqlite:FILE,
+    /// postgres://USER@HOST/DATABASE or off
+    ///
+    /// memory: in this process, for an hour and 100,000 messages. sqlite:FILE: across crashes, shared by the consumers on this
+    /// machine. postgres://…: shared by consumers on any machine; the password from PGPASSWORD or PGPASSFILE. off: what comes
+    /// twice is handled twice.
+    #[arg(long, env = "CORREIO_DEDUP", hide_env_values = true, value_name = "WHERE", default_value = "memory")]
     pub(crate) dedup: Dedup,
+
+    /// How long handled messages are remembered: longer than a message is retried or waits for its replay (an hour in memory,
+    /// else a week)
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) remember_for: Option<Duration>,
 
     /// How often a failed message is tried again (after 1, 2, 4, 8, 16, 16 … seconds) before it is parked
     #[arg(long, value_name = "N", default_value_t = Processing::default().retry().retries())]
@@ -211,14 +221,6 @@ pub(crate) enum Ack {
     AfterHandling,
     /// On receipt: faster, and a crash loses what is held here; not with --ordered
     OnDelivery,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Dedup {
-    /// In this process, for an hour and 100,000 messages
-    Memory,
-    /// Nowhere: what comes twice is handled twice
-    Off,
 }
 
 #[derive(Debug, Subcommand)]

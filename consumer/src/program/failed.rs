@@ -4,7 +4,11 @@ use std::{fmt, io, path::Path};
 
 use correio_broker_config::{AddressError, cli::Exit};
 
-use crate::{BuildError, ConsumeError, dead_letters::DeadLettersError, program::args::SourceError};
+use crate::{
+    BuildError, ConsumeError,
+    dead_letters::DeadLettersError,
+    program::{args::SourceError, dedup::NoLog},
+};
 
 /// The message that ends the program, and its exit code.
 #[derive(Debug)]
@@ -34,6 +38,12 @@ impl fmt::Display for Failed {
 
 impl From<SourceError> for Failed {
     fn from(error: SourceError) -> Self {
+        Self { exit: Exit::Usage, words: error.to_string() }
+    }
+}
+
+impl From<NoLog> for Failed {
+    fn from(error: NoLog) -> Self {
         Self { exit: Exit::Usage, words: error.to_string() }
     }
 }

@@ -1,6 +1,7 @@
 //! The program `consumer`: parse, build, run, and say how it went by an exit code.
 
 mod args;
+mod dedup;
 mod exec;
 mod failed;
 mod handlers;

@@ -1,6 +1,9 @@
 //! What the chosen settings give up, in a few words each: every off-switch has its price.
 
-use crate::program::args::{Ack, Dedup, Run};
+use crate::program::{
+    args::{Ack, Run},
+    dedup::Dedup,
+};
 
 /// One sentence for each guarantee that is switched off.
 pub(crate) fn prices(args: &Run) -> Vec<&'static str> {

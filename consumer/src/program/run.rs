@@ -8,9 +8,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Acknowledgement, Consumer, Deduplication, Ended, Processing, Summary,
+    Acknowledgement, Consumer, Ended, Processing, Summary,
     program::{
-        args::{Ack, Dedup, Run},
+        args::{Ack, Run},
         failed::Failed,
         handlers::{Broken, Lines, run_commands, write_lines},
         output::{Output, Writing},
@@ -34,10 +34,7 @@ pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
             Ack::AfterHandling => Acknowledgement::AfterHandling,
             Ack::OnDelivery => Acknowledgement::OnDelivery,
         })
-        .deduplication(match args.dedup {
-            Dedup::Memory => Deduplication::default(),
-            Dedup::Off => Deduplication::Off,
-        })
+        .deduplication(args.dedup.open(args.remember_for).await?)
         .handler_deadline(args.handler_deadline)
         .drain_deadline(args.drain_deadline)
         .connect_deadline(CONNECTING);

@@ -104,6 +104,7 @@ pub(crate) fn in_words(counts: &Tally) -> String {
         (counts.lost_acks, "to come again (acknowledged on a lost channel)"),
         (counts.unconfirmed_copies, "copies published again"),
         (counts.taken_over, "handled after their claim had run out"),
+        (counts.forgotten_early, "ids forgotten early"),
         (counts.without_id, "without an id"),
         (counts.resubscribed, "resubscriptions"),
     ];

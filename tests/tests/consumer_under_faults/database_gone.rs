@@ -1,0 +1,88 @@
+//! The database of the handled log goes away, or its disk is full: handling stops, nothing is lost, no message is blamed, and
+//! everything goes on by itself.
+
+use std::time::Duration;
+
+use correio_lab::{
+    broker::{NodeOptions, for_each_own},
+    small_disk::SmallDisk,
+};
+use correio_tests::{effects::Effects, scale};
+use sqlx::{Connection, SqliteConnection};
+use tokio::time::sleep;
+
+use crate::journey::{Journey, Kind, databases};
+
+fn away() -> Duration {
+    Duration::from_secs(scale::of(30, 5))
+}
+
+/// Sends some, makes the database go away in the middle of it, sends more, has it come back, and waits for the end.
+async fn without_it_for_a_while<T>(
+    mut journey: Journey<'_>,
+    goes: impl AsyncFnOnce() -> T,
+    comes: impl AsyncFnOnce(T),
+) {
+    let flights = scale::of(20_000, 20);
+    journey.send_until(flights / 4).await;
+    journey.until_effects(flights / 8).await;
+    let gone = goes().await;
+    journey.send_until(flights / 2).await;
+    // Not a hope: this is how long it is away.
+    sleep(away()).await;
+    comes(gone).await;
+    journey.send_until(flights).await;
+    println!("{:?}", journey.end().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgresql_server_that_is_killed_and_comes_back_costs_no_message_and_blames_none() {
+    let (server, _) = databases().await;
+    for_each_own(NodeOptions::default(), async |node| {
+        let database = Kind::Postgres.fresh(&server).await;
+        let journey = Journey::begin(node, &database.effects, &[]).await;
+        without_it_for_a_while(
+            journey,
+            async || server.kill().await.expect("killed"),
+            async |()| server.start_again().await.expect("started again"),
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_somebody_else_has_locked_stops_handling_until_it_is_free() {
+    let (server, _) = databases().await;
+    for_each_own(NodeOptions::default(), async |node| {
+        let database = Kind::Sqlite.fresh(&server).await;
+        let journey = Journey::begin(node, &database.effects, &[]).await;
+        let file = format!("sqlite:{}", database.effects.database);
+        without_it_for_a_while(
+            journey,
+            async || {
+                let mut connection = SqliteConnection::connect(&file).await.expect("a connection");
+                sqlx::raw_sql("PRAGMA busy_timeout = 60000; BEGIN EXCLUSIVE")
+                    .execute(&mut connection)
+                    .await
+                    .expect("locked");
+                connection
+            },
+            async |connection| connection.close().await.expect("closed"),
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_handling_until_there_is_room() {
+    for_each_own(NodeOptions::default(), async |node| {
+        let disk = SmallDisk::of(32 * 1024 * 1024).await.expect("a small disk");
+        let effects = Effects::in_sqlite(&disk.path().join("effects.db")).await;
+        let journey = Journey::begin(node, &effects, &[]).await;
+        without_it_for_a_while(journey, async || disk.fill().expect("filled"), async |()| disk.free().expect("freed"))
+            .await;
+    })
+    .await;
+}
