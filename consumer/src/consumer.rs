@@ -197,6 +197,7 @@ impl Consumer {
             processing: settings.processing.clone(),
             acknowledgement: settings.acknowledgement,
             deduplicate: settings.log.is_some(),
+            retention: settings.log.as_ref().map(|log| log.retention()),
             company,
             stop_after_count: settings.stop_after_count,
             handlers: Arc::clone(&self.handlers),

@@ -50,6 +50,8 @@ pub(crate) struct Rules {
     pub(crate) processing: Processing,
     pub(crate) acknowledgement: Acknowledgement,
     pub(crate) deduplicate: bool,
+    /// How long handled ids are remembered, where they are: dead letters say it.
+    pub(crate) retention: Option<Duration>,
     pub(crate) company: Company,
     pub(crate) stop_after_count: Option<NonZeroU64>,
     pub(crate) handlers: Arc<Handlers>,

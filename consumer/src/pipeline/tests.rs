@@ -55,6 +55,7 @@ fn rules(processing: Processing) -> Rules {
         processing,
         acknowledgement: Acknowledgement::AfterHandling,
         deduplicate: true,
+        retention: Some(Duration::from_secs(3_600)),
         company: Company { parking: short("q.dead"), can_park: true, delays },
         stop_after_count: None,
         handlers: Arc::new(handlers),

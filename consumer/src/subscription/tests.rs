@@ -243,6 +243,7 @@ impl Bench {
             processing: setting.processing,
             acknowledgement: setting.acknowledgement,
             deduplicate: true,
+            retention: None,
             company: Company { parking: short("q.dead"), can_park: true, delays: Vec::new() },
             stop_after_count: setting.stop_after_count,
             handlers: Arc::new(handlers),
