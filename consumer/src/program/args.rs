@@ -35,7 +35,7 @@ pub(crate) enum Command {
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
     DeadLetters {
         #[command(subcommand)]
-        what: DeadLettersCommand,
+        what: Box<DeadLettersCommand>,
     },
 }
 

@@ -289,7 +289,7 @@ mod tests {
     fn parsed(words: &str) -> DeadLettersCommand {
         let words = std::iter::once("consumer").chain(words.split(' '));
         let Command::DeadLetters { what } = Cli::parse_from(words).command else { panic!("not dead letters") };
-        what
+        *what
     }
 
     #[test]

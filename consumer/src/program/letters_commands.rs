@@ -64,25 +64,26 @@ impl Letters<'_> {
     /// Prints them, or what they have in common; how many, on stderr.
     async fn list(self, args: &List) -> Result<Exit, Failed> {
         let mut groups = DeadLetterGroups::default();
+        let mut text = String::new();
         let looked = self
             .each(async |letter| {
-                if !args.is_of_letters() {
-                    groups.add(&letter.summary);
-                    return Ok(());
+                match (args.is_of_letters(), args.json) {
+                    (false, _) => groups.add(&letter.summary),
+                    (true, true) => text.push_str(&format!("{}\n", letters::as_json(&letter.summary))),
+                    (true, false) => text.push_str(&letters::in_words(&letter.summary)),
                 }
-                print(&match args.json {
-                    true => format!("{}\n", letters::as_json(&letter.summary)),
-                    false => letters::in_words(&letter.summary),
-                })
+                Ok(())
             })
             .await?;
         let ungrouped = groups.ungrouped();
         for group in groups.largest_first() {
-            self.say_on_stdout(&match args.json {
-                true => format!("{}\n", letters::group_as_json(&group)),
-                false => letters::group_in_words(&group),
-            });
+            match args.json {
+                true => text.push_str(&format!("{}\n", letters::group_as_json(&group))),
+                false => text.push_str(&letters::group_in_words(&group)),
+            }
         }
+        // When the letters are back: a pager may not read on for long.
+        self.print(text).await;
         if ungrouped > 0 {
             self.status.say(&format!("{ungrouped} of other types: there are over {} of them", DeadLetterGroups::MOST));
         }
@@ -93,14 +94,17 @@ impl Letters<'_> {
 
     /// Prints one of them, whole.
     async fn show(self, args: &Show) -> Result<Exit, Failed> {
+        let mut text = String::new();
         let looked = self
             .each(async |letter| {
-                print(&match args.json {
-                    true => format!("{}\n", letters_whole::as_json(&letter)),
-                    false => letters_whole::in_words(&letter),
-                })
+                match args.json {
+                    true => text.push_str(&format!("{}\n", letters_whole::as_json(&letter))),
+                    false => text.push_str(&letters_whole::in_words(&letter)),
+                }
+                Ok(())
             })
             .await?;
+        self.print(text).await;
         if looked.wanted == 0 {
             self.say_that_there_is_none();
             return Ok(Exit::Incomplete);
@@ -144,10 +148,11 @@ impl Letters<'_> {
         let settings = ReplaySettings { per_second: args.rate, forgotten };
         if args.dry_run {
             let plan = self.letters.plan_replay(&self.filter, &settings, self.stop).await?;
-            self.say_on_stdout(&match args.json {
+            self.print(match args.json {
                 true => format!("{}\n", letters::plan_as_json(&plan)),
                 false => letters::plan_in_words(self.queue.as_str(), &plan),
-            });
+            })
+            .await;
             self.status.say("nothing was sent: this was a dry run");
             return Ok(if plan.kept_count > 0 { Exit::Incomplete } else { Exit::Success });
         }
@@ -156,10 +161,11 @@ impl Letters<'_> {
             Err(DeadLettersError::CutShort { done, cause }) => (*done, Some(cause)),
             Err(other) => return Err(other.into()),
         };
-        self.say_on_stdout(&match args.json {
+        self.print(match args.json {
             true => format!("{}\n", letters::replayed_as_json(&done)),
             false => letters::replayed_in_words(self.queue.as_str(), &done),
-        });
+        })
+        .await;
         if self.filter.id.is_some() && done.replayed + done.kept_count == 0 && cut_short.is_none() {
             self.say_that_there_is_none();
             return Ok(Exit::Incomplete);
@@ -189,10 +195,11 @@ impl Letters<'_> {
         }
         let told = purge.removed();
         let done = purge.end().await.map_err(|error| cut_short(told, &error))?;
-        self.say_on_stdout(&match args.json {
+        self.print(match args.json {
             true => format!("{}\n", purged_as_json(&done, false)),
             false => letters::purged_in_words(self.queue.as_str(), &done),
-        });
+        })
+        .await;
         if let Some(error) = failed {
             let file = args.export.as_deref().map(name).unwrap_or_default();
             return Err(Failed::midway(format!(
@@ -224,7 +231,7 @@ impl Letters<'_> {
         for group in groups.largest_first() {
             words.push_str(&letters::group_in_words(&group));
         }
-        self.say_on_stdout(&if args.json { format!("{}\n", purged_as_json(&done, true)) } else { words });
+        self.print(if args.json { format!("{}\n", purged_as_json(&done, true)) } else { words }).await;
         self.status.say("nothing was removed: with --yes it is, for good");
         self.ended_purge(&done)
     }
@@ -240,8 +247,6 @@ impl Letters<'_> {
         }
         let looked = look.end().await?;
         match failed {
-            // `… | head` has seen what it wanted.
-            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(looked),
             Some(error) => Err(not_complete("the output", &error)),
             None => Ok(looked),
         }
@@ -253,19 +258,20 @@ impl Letters<'_> {
             .say(&format!("no dead letter of {} {which}: `consumer dead-letters list --each` shows them", self.queue));
     }
 
-    fn say_on_stdout(&self, text: &str) {
-        match print(text) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+    /// Prints on a thread of its own: a pipe that nobody reads must not keep signals from being heard.
+    async fn print(&self, text: String) {
+        let printing = tokio::task::spawn_blocking(move || {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+        });
+        match printing.await {
+            // `… | head` has seen what it wanted.
+            Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
                 self.status.say(&format!("standard output: {error}"));
             }
             _ => {}
         }
     }
-}
-
-fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
 }
 
 fn dead_letters(count: u32) -> String {

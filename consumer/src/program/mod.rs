@@ -60,6 +60,6 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failed> {
     let address = cli.broker.address(Role::Consumer)?;
     match cli.command {
         Command::Run(args) => run::run(*args, address).await,
-        Command::DeadLetters { what } => letters_commands::command(what, address).await,
+        Command::DeadLetters { what } => letters_commands::command(*what, address).await,
     }
 }
