@@ -35,7 +35,7 @@ async fn an_export_holds_every_byte_of_letters_that_stay() {
         assert_eq!((&letters[1]["payload_base64"], &letters[1]["payload"]), (&json!("/wD+Cg=="), &Value::Null));
         let headers = &letters[2]["headers"];
         assert_eq!((&headers["bytes"], &headers["list"]), (&json!({ "bytes_base64": "/w==" }), &json!([1, null])));
-        assert_eq!((&letters[2]["properties"]["priority"], &letters[2]["id"]), (&json!(7), &Value::Null));
+        assert_eq!((&letters[2]["properties"]["priority"], &letters[2]["reason"]), (&json!(7), &json!("other")));
 
         // What is there is not written over by mistake.
         fs::write(&file, "mine\n").expect("written");
@@ -144,7 +144,7 @@ async fn an_export_or_a_purge_that_is_killed_midway_loses_no_letter() {
     .await;
 }
 
-/// As another client might have put it there: no id, no type, headers of its own.
+/// As another client might have put it there: no type, headers of its own.
 fn foreign(parking: &str) -> Envelope {
     let route = Route { exchange: Exchange::Dead.name(), routing_key: ShortText::new(parking).expect("short") };
     let list = WireValue::List(vec![WireValue::U8(1), WireValue::Void]);
