@@ -35,7 +35,10 @@ async fn an_export_holds_every_byte_of_letters_that_stay() {
         assert_eq!((&letters[1]["payload_base64"], &letters[1]["payload"]), (&json!("/wD+Cg=="), &Value::Null));
         let headers = &letters[2]["headers"];
         assert_eq!((&headers["bytes"], &headers["list"]), (&json!({ "bytes_base64": "/w==" }), &json!([1, null])));
-        assert_eq!((&letters[2]["properties"]["priority"], &letters[2]["reason"]), (&json!(7), &json!("other")));
+        assert_eq!(
+            (&letters[2]["properties"]["correlation_id"], &letters[2]["reason"]),
+            (&json!("c"), &json!("other"))
+        );
 
         // What is there is not written over by mistake.
         fs::write(&file, "mine\n").expect("written");
@@ -150,7 +153,8 @@ fn foreign(parking: &str) -> Envelope {
     let list = WireValue::List(vec![WireValue::U8(1), WireValue::Void]);
     let headers = [("bytes", WireValue::Bytes(vec![0xff].into())), ("list", list)];
     let headers = headers.into_iter().map(|(name, value)| (ShortText::constant(name), value)).collect();
-    let properties = Properties { headers, priority: Some(7), ..Properties::default() };
+    let correlation_id = Some(ShortText::constant("c"));
+    let properties = Properties { headers, correlation_id, ..Properties::default() };
     Envelope { route, properties, body: "stray".into() }
 }
 
