@@ -203,6 +203,7 @@ impl Consumer {
             acknowledgement: settings.acknowledgement,
             deduplicate: settings.log.is_some(),
             in_transactions: settings.transactions.is_some(),
+            retention: settings.log.as_ref().map(|log| log.retention()),
             company,
             stop_after_count: settings.stop_after_count,
             handlers: Arc::clone(&self.handlers),

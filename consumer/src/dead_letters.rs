@@ -1,23 +1,37 @@
 //! Dead letters: looking at them without harm, and giving them another life.
 //!
-//! The dead letters of the work queue `orders` wait in its parking queue `orders.dead`. [`DeadLetters::list`] reads
-//! them and gives every one back: a hundred looks leave a letter where it is. [`DeadLetters::replay`] publishes a
-//! copy of each that is wanted to its work queue, under the same identity, and takes the letter off the parking
-//! queue only after the broker confirmed the copy.
+//! The dead letters of the work queue `orders` wait in its parking queue `orders.dead`. [`DeadLetters::list`] and
+//! [`DeadLetters::look`] read them and give every one back: a hundred looks leave a letter where it is.
+//! [`DeadLetters::replay`] publishes a copy of each that is wanted to its work queue, under the same identity, and takes
+//! the letter off the parking queue only after the broker confirmed the copy. [`DeadLetters::purge`] takes letters off
+//! for good. Which of them is said by one [`LettersFilter`].
 
-mod list;
+mod filter;
+mod groups;
+mod letter;
+mod look;
+mod pace;
 mod parking;
+mod purge;
+mod remembered;
 mod replay;
 mod summary;
+mod walk;
 
 use std::time::Duration;
 
 use correio_broker_config::{Address, ConnectError};
 use correio_message::{ShortText, TooLong};
 
-pub use list::Listing;
-pub use replay::{Kept, ReplayFilter, Replayed};
+pub use filter::LettersFilter;
+pub use groups::{DeadLetterGroup, DeadLetterGroups};
+pub use letter::Letter;
+pub use look::{Listing, Look, Looked};
+pub use purge::{Purge, Purged};
+pub use remembered::Remembered;
+pub use replay::{Forgotten, Kept, ReplayPlan, ReplaySettings, Replayed};
 pub use summary::DeadLetterSummary;
+pub use walk::LookEnd;
 
 use parking::Parking;
 
@@ -46,7 +60,7 @@ impl DeadLetters {
     }
 }
 
-/// Why dead letters could not be read or replayed.
+/// Why dead letters could not be read, replayed or removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeadLettersError {

@@ -52,6 +52,8 @@ pub(crate) struct Rules {
     pub(crate) deduplicate: bool,
     /// Messages are handled in batches, each in one transaction of the log.
     pub(crate) in_transactions: bool,
+    /// How long handled ids are remembered, where they are: dead letters say it.
+    pub(crate) retention: Option<Duration>,
     pub(crate) company: Company,
     pub(crate) stop_after_count: Option<NonZeroU64>,
     pub(crate) handlers: Arc<Handlers>,

@@ -122,6 +122,9 @@ pub fn dead_letter(arrived: &Envelope, parking_queue: ShortText, letter: &DeadLe
     headers.insert(name(header::DEAD_ERROR), Value::text(clipped(&letter.error)));
     headers.insert(name(header::DEAD_QUEUE), Value::text(letter.queue.as_str()));
     headers.insert(name(header::DEAD_AT_US), whole(letter.at_us));
+    if let Some(remembered) = letter.remembered_for_us {
+        headers.insert(name(header::RETENTION_US), whole(remembered));
+    }
     copy
 }
 
@@ -149,6 +152,8 @@ pub struct DeadLetter {
     pub attempts: NonZeroU32,
     /// When handling failed first, in microseconds since 1970; `None` if it never came to that.
     pub first_failed_at_us: Option<u64>,
+    /// How long handled ids are remembered where it was parked, in microseconds; `None` where they are not, or a letter does not say it.
+    pub remembered_for_us: Option<u64>,
 }
 
 impl DeadLetter {
@@ -180,6 +185,7 @@ impl DeadLetter {
                 .and_then(|n| NonZeroU32::new(n.try_into().unwrap_or(u32::MAX)))
                 .unwrap_or(NonZeroU32::MIN),
             first_failed_at_us: number(header::FIRST_FAILED_AT_US),
+            remembered_for_us: number(header::RETENTION_US),
         })
     }
 }

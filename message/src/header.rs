@@ -54,6 +54,9 @@ pub const DEAD_ERROR: &str = "correio-dead-error";
 pub const DEAD_QUEUE: &str = "correio-dead-queue";
 /// When it was parked, in microseconds since 1970. Consumer → operator; whole number.
 pub const DEAD_AT_US: &str = "correio-dead-at-us";
+/// How long the consumer that parked it remembers handled ids, in microseconds; absent where it does not. Past that time a replay may be
+/// a second effect, as nobody knows any more of a first. Consumer → operator; whole number.
+pub const RETENTION_US: &str = "correio-retention-us";
 
 /// Not ours but the W3C's: the span that the message was sent in. Producer → everyone, with the feature `trace-context`; text, 55
 /// bytes. Copies keep it.
@@ -62,7 +65,7 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
 
 /// What tells of a message's way so far: each copy writes these anew and takes none of them over.
-pub(crate) const OF_THE_WAY: [&str; 10] = [
+pub(crate) const OF_THE_WAY: [&str; 11] = [
     ATTEMPT,
     FIRST_FAILED_AT_US,
     EXCHANGE,
@@ -73,6 +76,7 @@ pub(crate) const OF_THE_WAY: [&str; 10] = [
     DEAD_ERROR,
     DEAD_QUEUE,
     DEAD_AT_US,
+    RETENTION_US,
 ];
 
 /// Whether a header is ours, by its name.

@@ -85,7 +85,7 @@ fn own(headers: &Headers) -> Headers {
 
 /// Our headers that are the message's, not its way's: one of a later version too.
 fn ours(headers: &Headers) -> Headers {
-    const OF_THE_WAY: [&str; 10] = [
+    const OF_THE_WAY: [&str; 11] = [
         header::ATTEMPT,
         header::FIRST_FAILED_AT_US,
         header::EXCHANGE,
@@ -96,6 +96,7 @@ fn ours(headers: &Headers) -> Headers {
         header::DEAD_ERROR,
         header::DEAD_QUEUE,
         header::DEAD_AT_US,
+        header::RETENTION_US,
     ];
     let kept = |name: &str| header::is_ours(name) && !OF_THE_WAY.contains(&name);
     headers.iter().filter(|(name, _)| kept(name.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect()
@@ -323,6 +324,7 @@ fn failed(error: impl Into<String>) -> DeadLetter {
         at_us: 2,
         attempts: NonZeroU32::MIN,
         first_failed_at_us: Some(1),
+        remembered_for_us: None,
     }
 }
 
@@ -373,7 +375,7 @@ fn a_reason_of_a_later_version_is_another_one() {
 #[test]
 fn a_letter_whose_other_headers_are_unreadable_is_a_letter_still() {
     let mut parked = Step::DeadLetter(failed("")).of(&arrived());
-    for broken in [header::DEAD_ERROR, header::DEAD_QUEUE, header::DEAD_AT_US, header::ATTEMPT] {
+    for broken in [header::DEAD_ERROR, header::DEAD_QUEUE, header::DEAD_AT_US, header::RETENTION_US, header::ATTEMPT] {
         parked.properties.headers.insert(text(broken), Value::Void);
     }
     let letter = DeadLetter::of(&parked).unwrap();

@@ -84,6 +84,7 @@ impl<'n> WorkQueue<'n> {
             at_us: 1_700_000_001_000_000,
             attempts: NonZeroU32::new(6).expect("not zero"),
             first_failed_at_us: Some(1_700_000_000_000_000),
+            remembered_for_us: None,
         };
         dead_letter(&message.encode(Durability::Persistent), parking, &letter)
     }

@@ -46,7 +46,7 @@ impl Parking {
     }
 
     /// How many letters wait, not counting those that somebody holds.
-    pub(super) async fn waiting(&self) -> Result<u32, DeadLettersError> {
+    async fn waiting(&self) -> Result<u32, DeadLettersError> {
         self.declared().await?.map_err(|cause| failed(ASKING, cause))
     }
 
@@ -67,7 +67,7 @@ impl Parking {
 
     /// Takes a letter off the queue for good.
     pub(super) async fn remove(&self, tag: u64) -> Result<(), DeadLettersError> {
-        within("removing a replayed letter", self.channel.channel().basic_ack(tag, BasicAckOptions::default())).await?;
+        within("removing a letter", self.channel.channel().basic_ack(tag, BasicAckOptions::default())).await?;
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use correio_message::{DeadLetter, DeadReason, Envelope, MessageId, Route, ShortText, Value, header};
+use correio_message::{DeadLetter, DeadReason, Envelope, MessageId, Original, Route, ShortText, Value, header};
 
 /// What a dead letter says of itself, with the first bytes of its payload.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,10 @@ pub struct DeadLetterSummary {
     pub first_failed_at: Option<SystemTime>,
     /// When it was parked, where that is known.
     pub at: Option<SystemTime>,
+    /// How long handled ids are remembered by the consumer that parked it, where the letter says so.
+    pub remembered_for: Option<Duration>,
+    /// The work queue that it names: a replay goes back to it.
+    pub queue: Option<ShortText>,
     /// How it was published first.
     pub original: Route,
     /// Bytes of the payload.
@@ -63,7 +67,9 @@ impl DeadLetterSummary {
             attempts: said.map(|letter| letter.attempts),
             first_failed_at: letter.as_ref().and_then(|letter| letter.first_failed_at_us).and_then(time),
             at: said.and_then(|letter| time(letter.at_us)),
-            original: original(parked),
+            remembered_for: said.and_then(|letter| letter.remembered_for_us).map(Duration::from_micros),
+            queue: named_queue(parked),
+            original: Original::of(parked).route,
             size: parked.body.len(),
             // Copied: a slice would keep the whole payload in memory.
             payload_start: Bytes::copy_from_slice(&parked.body[..parked.body.len().min(Self::PREVIEW)]),
@@ -74,19 +80,9 @@ impl DeadLetterSummary {
 /// The work queue that a replay goes back to, where the letter names one.
 ///
 /// Only our own header is asked: of a letter that the broker moved, the queues that it names may be delay queues.
-pub(super) fn named_queue(parked: &Envelope) -> Option<ShortText> {
+fn named_queue(parked: &Envelope) -> Option<ShortText> {
     let named = parked.properties.headers.get(header::DEAD_QUEUE).and_then(Value::as_text)?;
     ShortText::new(named).ok().filter(|name| !name.is_empty())
-}
-
-fn original(parked: &Envelope) -> Route {
-    let said = |name: &str| {
-        parked.properties.headers.get(name).and_then(Value::as_text).and_then(|text| ShortText::new(text).ok())
-    };
-    match (said(header::EXCHANGE), said(header::ROUTING_KEY)) {
-        (Some(exchange), Some(routing_key)) => Route { exchange, routing_key },
-        _ => parked.route.clone(),
-    }
 }
 
 fn time(us: u64) -> Option<SystemTime> {
@@ -97,7 +93,7 @@ fn time(us: u64) -> Option<SystemTime> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use correio_message::{Destination, Message, Properties, dead_letter};
 
     use super::*;
@@ -112,6 +108,18 @@ mod tests {
         dead_letter(&message.encode(correio_message::Durability::Persistent), text("orders.dead"), letter)
     }
 
+    /// What a letter of this id says that was parked in this second.
+    pub(in crate::dead_letters) fn summary(id: &str, second: u64) -> DeadLetterSummary {
+        DeadLetterSummary {
+            id: MessageId::new(id).ok(),
+            message_type: Some(text("order.placed")),
+            origin: Some(text("shop")),
+            at: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(second)),
+            first_failed_at: None,
+            ..DeadLetterSummary::of(&parked(&letter()))
+        }
+    }
+
     fn letter() -> DeadLetter {
         DeadLetter {
             reason: DeadReason::Failed,
@@ -120,6 +128,7 @@ mod tests {
             at_us: 2_000_000,
             attempts: NonZeroU32::new(6).unwrap(),
             first_failed_at_us: Some(1_000_000),
+            remembered_for_us: Some(3_600_000_000),
         }
     }
 
@@ -131,7 +140,11 @@ mod tests {
         assert_eq!(summary.attempts, NonZeroU32::new(6));
         assert_eq!(summary.first_failed_at, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1)));
         assert_eq!(summary.at, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(2)));
-        assert_eq!(summary.original.to_string(), "correio.queue/orders");
+        assert_eq!(summary.remembered_for, Some(Duration::from_secs(3_600)));
+        assert_eq!(
+            (summary.original.to_string(), summary.queue),
+            ("correio.queue/orders".to_owned(), Some(text("orders")))
+        );
         assert_eq!((summary.size, summary.payload_start.len()), (300, DeadLetterSummary::PREVIEW));
     }
 
@@ -146,7 +159,9 @@ mod tests {
     #[test]
     fn a_letter_of_the_broker_is_replayed_to_the_queue_that_it_was_parked_for() {
         let mut moved = parked(&letter());
-        for ours in [header::DEAD_REASON, header::DEAD_QUEUE, header::DEAD_AT_US, header::DEAD_ERROR] {
+        for ours in
+            [header::DEAD_REASON, header::DEAD_QUEUE, header::DEAD_AT_US, header::DEAD_ERROR, header::RETENTION_US]
+        {
             moved.properties.headers.remove(ours);
         }
         let headers = &mut moved.properties.headers;

@@ -144,6 +144,7 @@ impl Pipeline {
             at_us: now.unix_us,
             attempts: held.attempt,
             first_failed_at_us: held.first_failed_at_us,
+            remembered_for_us: self.rules.retention.map(|kept| kept.as_micros().try_into().unwrap_or(u64::MAX)),
         };
         let envelope = dead_letter(&held.envelope, self.rules.company.parking.clone(), &letter);
         self.copy(ticket, Copy::DeadLetter { envelope, reason, error: letter.error });

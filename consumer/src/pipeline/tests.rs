@@ -56,6 +56,7 @@ fn rules(processing: Processing) -> Rules {
         acknowledgement: Acknowledgement::AfterHandling,
         deduplicate: true,
         in_transactions: false,
+        retention: Some(Duration::from_secs(3_600)),
         company: Company { parking: short("q.dead"), can_park: true, delays },
         stop_after_count: None,
         handlers: Arc::new(handlers),

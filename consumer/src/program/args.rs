@@ -2,16 +2,22 @@
 
 use std::{
     fmt,
-    num::{NonZeroU16, NonZeroU32, NonZeroU64},
+    num::{NonZeroU16, NonZeroU64},
     path::PathBuf,
     time::Duration,
 };
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use correio_broker_config::{OwnQueue, OwnQueueError, cli::BrokerArgs};
-use correio_message::{DeadReason, MailboxName, MessageId, ShortText, TopicPattern};
+use correio_message::{MailboxName, ShortText, TopicPattern};
 
-use crate::{ConsumerBuilder, Processing, dead_letters::DeadLetters, program::dedup::Dedup};
+use crate::{
+    ConsumerBuilder, Processing,
+    program::{
+        dedup::Dedup,
+        letters_args::{DEAD_LETTERS_EXAMPLES, DeadLettersCommand},
+    },
+};
 
 /// Takes messages from a RabbitMQ queue and acknowledges each only when its work is done.
 #[derive(Debug, Parser)]
@@ -28,11 +34,11 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Handle messages: print them, or run a command for each
     Run(Box<Run>),
-    /// Look at, or replay, messages that kept failing
+    /// Look at, export, replay or remove messages that kept failing
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
     DeadLetters {
         #[command(subcommand)]
-        what: DeadLettersCommand,
+        what: Box<DeadLettersCommand>,
     },
 }
 
@@ -223,99 +229,7 @@ pub(crate) enum Ack {
     OnDelivery,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum DeadLettersCommand {
-    /// Show the dead letters of a queue and leave them where they are
-    List(List),
-    /// Send dead letters to their work queue again, with the same identity
-    Replay(Replay),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Whose dead letters to show (--from orders, not orders.dead)
-    #[command(flatten)]
-    pub(crate) source: Source,
-
-    /// Those of an ordered group
-    #[arg(long)]
-    pub(crate) ordered: bool,
-
-    /// Look at no more than N
-    #[arg(long, value_name = "N", default_value_t = DeadLetters::LIST_DEFAULT)]
-    pub(crate) limit: NonZeroU32,
-
-    /// One JSON object a line
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Replay {
-    /// Whose dead letters to replay (--from orders, not orders.dead)
-    #[command(flatten)]
-    pub(crate) source: Source,
-
-    /// Those of an ordered group
-    #[arg(long)]
-    pub(crate) ordered: bool,
-
-    /// Only the one with this id
-    #[arg(long, value_name = "ID", value_parser = id)]
-    pub(crate) id: Option<MessageId>,
-
-    /// Only those parked for this reason
-    #[arg(long, value_enum, value_name = "REASON")]
-    pub(crate) reason: Option<Reason>,
-
-    /// Only those of this type
-    #[arg(long = "type", value_name = "TYPE")]
-    pub(crate) message_type: Option<ShortText>,
-
-    /// Replay no more than N
-    #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<NonZeroU32>,
-
-    /// Say what was done as one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// The reasons of dead letters, as they are spelled on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Reason {
-    Failed,
-    Panicked,
-    TimedOut,
-    Unreadable,
-    UnknownType,
-    Gap,
-    Asked,
-    Broker,
-    Other,
-}
-
-impl From<Reason> for DeadReason {
-    fn from(reason: Reason) -> Self {
-        match reason {
-            Reason::Failed => Self::Failed,
-            Reason::Panicked => Self::Panicked,
-            Reason::TimedOut => Self::TimedOut,
-            Reason::Unreadable => Self::Unreadable,
-            Reason::UnknownType => Self::UnknownType,
-            Reason::Gap => Self::Gap,
-            Reason::Asked => Self::Asked,
-            Reason::Broker => Self::Broker,
-            Reason::Other => Self::Other,
-        }
-    }
-}
-
-fn id(text: &str) -> Result<MessageId, String> {
-    MessageId::new(text).map_err(|e| e.to_string())
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || format!("“{text}” is not a number of seconds such as 5 or 0.5, at most 1000000");
     let seconds: f64 = text.parse().map_err(|_| wrong())?;
     if !(0.001..=1e6).contains(&seconds) {
@@ -363,16 +277,6 @@ Exit codes:
   2  wrong usage: arguments, or a queue that is not there or not made for them
   3  no broker, or it does not let this user in";
 
-const DEAD_LETTERS_EXAMPLES: &str = "\
-A message that keeps failing is parked in QUEUE.dead with its reason.
-
-Examples:
-  consumer dead-letters list --from orders
-  consumer dead-letters replay --from orders --reason failed
-  consumer dead-letters replay --from orders --id 0197a2c4-...
-
-Exit codes: 0 done, 1 some wanted letters are still parked, 2 wrong usage, 3 no broker";
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -396,9 +300,6 @@ mod tests {
             "run --from orders --count 0",
             "run --from orders --concurrency 0",
             "run --from orders --ack sometimes",
-            "dead-letters list",
-            "dead-letters list --from orders --mailbox ana",
-            "dead-letters list --mailbox ana --group g",
             "run --from orders --name ana",
             "run --mailbox ana --name ana",
             "run --broadcast --group g",
@@ -407,14 +308,12 @@ mod tests {
             "run --group x",
             "run --name x",
             "run --from orders --expires 60",
-            "dead-letters replay --from orders --reason boredom",
         ] {
             let args = std::iter::once("consumer").chain(wrong.split(' '));
             assert!(Cli::try_parse_from(args).is_err(), "{wrong}");
         }
         let long = "x".repeat(256);
         assert!(Cli::try_parse_from(["consumer", "run", "--from", &long]).is_err());
-        assert!(Cli::try_parse_from(["consumer", "dead-letters", "replay", "--from", "q", "--id", &long]).is_err());
     }
 
     #[test]
@@ -425,25 +324,13 @@ mod tests {
             ("--topic flight.#.LAX --group west", "correio.group.west.[flight.#.LAX]"),
             ("--broadcast --name ana", "correio.broadcast.ana"),
         ] {
-            let words = format!("consumer dead-letters list {source}");
-            let Command::DeadLetters { what: DeadLettersCommand::List(list) } =
-                Cli::parse_from(words.split(' ')).command
-            else {
-                panic!("not list")
-            };
-            assert_eq!(list.source.to_string().replace('\'', ""), source);
-            assert_eq!(list.source.queue(false).unwrap(), queue);
+            let words = format!("consumer run {source}");
+            let Command::Run(run) = Cli::parse_from(words.split(' ')).command else { panic!("not run") };
+            assert_eq!(run.source.to_string().replace('\'', ""), source);
+            assert_eq!(run.source.queue(false).unwrap(), queue);
         }
         let nameless = Cli::parse_from(["consumer", "run", "--broadcast"]).command;
         let Command::Run(run) = nameless else { panic!("not run") };
         assert!(run.source.queue(false).unwrap_err().to_string().contains("--name"));
-    }
-
-    #[test]
-    fn every_reason_is_asked_for_by_its_name_on_the_wire() {
-        for reason in Reason::value_variants() {
-            let name = reason.to_possible_value().unwrap();
-            assert_eq!(name.get_name(), DeadReason::from(*reason).as_str());
-        }
     }
 }

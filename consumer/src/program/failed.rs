@@ -25,6 +25,22 @@ impl Failed {
         Self { exit: Exit::Usage, words }
     }
 
+    /// The work began and could not be ended.
+    pub(crate) fn midway(words: String) -> Self {
+        Self { exit: Exit::Incomplete, words }
+    }
+
+    /// Says more.
+    pub(crate) fn with(mut self, more: &str) -> Self {
+        self.words.push_str(more);
+        self
+    }
+
+    /// These arguments cannot be.
+    pub(crate) fn usage(words: String) -> Self {
+        Self { exit: Exit::Usage, words }
+    }
+
     pub(crate) fn exit(&self) -> Exit {
         self.exit
     }

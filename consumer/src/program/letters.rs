@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use crate::{
-    dead_letters::{DeadLetterSummary, Replayed},
+    dead_letters::{DeadLetterGroup, DeadLetterSummary, Kept, Purged, ReplayPlan, Replayed},
     program::time::rfc3339,
 };
 
@@ -53,41 +53,118 @@ pub(crate) fn as_json(letter: &DeadLetterSummary) -> Value {
     object
 }
 
+/// Letters of one reason and type, for people, in two lines.
+pub(crate) fn group_in_words(group: &DeadLetterGroup) -> String {
+    let of_type = group.message_type.as_ref().map_or("(no type)".to_owned(), |t| shown(t.as_str()));
+    let mut head = format!("{:>7}  {}  {of_type}", group.count, group.reason);
+    if let Some(oldest) = group.oldest_failure.and_then(rfc3339) {
+        head.push_str(&format!(", first failure {oldest}"));
+    }
+    if let Some(latest) = group.latest_failure.and_then(rfc3339) {
+        head.push_str(&format!(", last parked {latest}"));
+    }
+    let id = group.example.as_ref().map_or("(no id)".to_owned(), |id| shown(id.as_str()));
+    format!("{head}\n         such as {id}: {}\n", shown(&group.error))
+}
+
+/// Letters of one reason and type, for programs.
+pub(crate) fn group_as_json(group: &DeadLetterGroup) -> Value {
+    json!({
+        "count": group.count,
+        "reason": group.reason.as_str(),
+        "type": group.message_type.as_ref().map(|t| t.as_str()),
+        "oldest_failure": group.oldest_failure.and_then(rfc3339),
+        "latest_failure": group.latest_failure.and_then(rfc3339),
+        "example": group.example.as_ref().map(|id| id.as_str()),
+        "error": group.error,
+    })
+}
+
 /// What a replay did, for people.
 pub(crate) fn replayed_in_words(queue: &str, done: &Replayed) -> String {
     let mut words = format!("replayed {}", done.replayed);
     if done.kept_count > 0 {
         words.push_str(&format!(", still parked although wanted {}", done.kept_count));
     }
-    if done.passed_over > 0 {
-        words.push_str(&format!(", not wanted {}", done.passed_over));
+    words.push_str(&of_the_others(queue, done.passed_over, done.ended_early()));
+    words.push_str(&kept_in_words(&done.kept, done.kept_count));
+    words
+}
+
+/// What a replay did, for programs.
+pub(crate) fn replayed_as_json(done: &Replayed) -> Value {
+    json!({
+        "replayed": done.replayed,
+        "kept": kept_as_json(&done.kept),
+        "kept_count": done.kept_count,
+        "passed_over": done.passed_over,
+        "ended_early": done.ended_early(),
+    })
+}
+
+/// What a replay would do, for people.
+pub(crate) fn plan_in_words(queue: &str, plan: &ReplayPlan) -> String {
+    let mut words = "would replay ".to_owned();
+    let mut to: Vec<_> = plan.to.iter().map(|(queue, count)| format!("{count} to {}", shown(queue.as_str()))).collect();
+    if plan.to_others > 0 {
+        to.push(format!("{} to other queues", plan.to_others));
     }
-    if done.ended_early {
+    words.push_str(if to.is_empty() { "0" } else { "" });
+    words.push_str(&to.join(", "));
+    if plan.kept_count > 0 {
+        words.push_str(&format!(", would leave although wanted {}", plan.kept_count));
+    }
+    words.push_str(&of_the_others(queue, plan.passed_over, plan.ended_early()));
+    words.push_str(&kept_in_words(&plan.kept, plan.kept_count));
+    words
+}
+
+/// What a replay would do, for programs.
+pub(crate) fn plan_as_json(plan: &ReplayPlan) -> Value {
+    let to: serde_json::Map<_, _> = plan.to.iter().map(|(queue, n)| (queue.to_string(), (*n).into())).collect();
+    json!({
+        "dry_run": true,
+        "would_replay": to,
+        "would_replay_to_others": plan.to_others,
+        "kept": kept_as_json(&plan.kept),
+        "kept_count": plan.kept_count,
+        "passed_over": plan.passed_over,
+        "ended_early": plan.ended_early(),
+    })
+}
+
+/// What a purge did, for people.
+pub(crate) fn purged_in_words(queue: &str, done: &Purged) -> String {
+    format!("removed {}{}", done.removed, of_the_others(queue, done.passed_over, done.ended_early()))
+}
+
+fn of_the_others(queue: &str, passed_over: u32, ended_early: bool) -> String {
+    let mut words = String::new();
+    if passed_over > 0 {
+        words.push_str(&format!(", not wanted {passed_over}"));
+    }
+    if ended_early {
         words.push_str(", ended before all were seen");
     }
     words.push_str(&format!(" ({queue})\n"));
-    for kept in &done.kept {
+    words
+}
+
+fn kept_in_words(kept: &[Kept], count: u32) -> String {
+    let mut words = String::new();
+    for kept in kept {
         let id = kept.id.as_ref().map_or("(no id)".to_owned(), |id| shown(id.as_str()));
         words.push_str(&format!("    {id}: {}\n", shown(&kept.why)));
     }
-    let unnamed = done.kept_count as usize - done.kept.len();
+    let unnamed = count as usize - kept.len();
     if unnamed > 0 {
         words.push_str(&format!("    and {unnamed} more\n"));
     }
     words
 }
 
-/// What a replay did, for programs.
-pub(crate) fn replayed_as_json(done: &Replayed) -> Value {
-    let kept: Vec<Value> =
-        done.kept.iter().map(|kept| json!({ "id": kept.id.as_ref().map(|id| id.as_str()), "why": kept.why })).collect();
-    json!({
-        "replayed": done.replayed,
-        "kept": kept,
-        "kept_count": done.kept_count,
-        "passed_over": done.passed_over,
-        "ended_early": done.ended_early,
-    })
+fn kept_as_json(kept: &[Kept]) -> Vec<Value> {
+    kept.iter().map(|kept| json!({ "id": kept.id.as_ref().map(|id| id.as_str()), "why": kept.why })).collect()
 }
 
 /// The start of the payload as text, if it is text as far as it goes.
@@ -104,10 +181,19 @@ fn text_start(letter: &DeadLetterSummary) -> Option<&str> {
 }
 
 /// A text from elsewhere on one line: line breaks and other control characters are spelled out.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
+    spelled(text, |_| false)
+}
+
+/// A text from elsewhere with its line breaks and tabs, each further line behind `indent`; other control characters are spelled out.
+pub(super) fn shown_lines(text: &str, indent: &str) -> String {
+    spelled(text, |character| matches!(character, '\n' | '\t')).replace('\n', &format!("\n{indent}"))
+}
+
+fn spelled(text: &str, as_it_is: impl Fn(char) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if character.is_control() && !as_it_is(character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
@@ -124,7 +210,7 @@ mod tests {
     use correio_message::{DeadReason, MessageId, Route, ShortText};
 
     use super::*;
-    use crate::dead_letters::Kept;
+    use crate::dead_letters::{DeadLetterGroups, LookEnd};
 
     fn letter(payload: &'static [u8], size: usize) -> DeadLetterSummary {
         let text = |text| ShortText::new(text).unwrap();
@@ -137,6 +223,8 @@ mod tests {
             attempts: std::num::NonZeroU32::new(6),
             first_failed_at: None,
             at: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1)),
+            remembered_for: None,
+            queue: None,
             original: Route { exchange: text("correio.queue"), routing_key: text("orders") },
             size,
             payload_start: Bytes::from_static(payload),
@@ -159,9 +247,37 @@ mod tests {
     }
 
     #[test]
+    fn a_group_tells_how_many_when_and_the_error_of_one_of_them() {
+        let mut groups = DeadLetterGroups::default();
+        for _ in 0..2 {
+            groups.add(&letter(b"", 0));
+        }
+        let group = groups.largest_first().remove(0);
+        assert_eq!(
+            group_in_words(&group),
+            "      2  failed  order.placed, first failure 1970-01-01T00:00:01Z, last parked 1970-01-01T00:00:01Z\n         \
+             such as a-1: no stock:\\n\\u{1b}[2J out\n"
+        );
+        assert_eq!(group_as_json(&group)["count"], 2);
+    }
+
+    #[test]
+    fn a_plan_says_how_many_go_where_and_what_would_stay() {
+        let to = [("orders", 3), ("there", 1)].map(|(queue, n)| (ShortText::new(queue).unwrap(), n)).into();
+        let kept = vec![Kept { id: None, why: "parked 2 h ago".into() }];
+        let plan = ReplayPlan { to, kept, kept_count: 1, passed_over: 4, ..ReplayPlan::default() };
+        assert_eq!(
+            plan_in_words("orders", &plan),
+            "would replay 3 to orders, 1 to there, would leave although wanted 1, not wanted 4 (orders)\n    \
+             (no id): parked 2 h ago\n"
+        );
+        assert_eq!(plan_in_words("orders", &ReplayPlan::default()), "would replay 0 (orders)\n");
+    }
+
+    #[test]
     fn what_stays_parked_is_named_with_its_reason() {
         let kept = vec![Kept { id: MessageId::new("a-1").ok(), why: "unroutable: NO_ROUTE".into() }];
-        let done = Replayed { replayed: 2, kept, kept_count: 3, passed_over: 1, ended_early: false };
+        let done = Replayed { replayed: 2, kept, kept_count: 3, passed_over: 1, ended: LookEnd::AllSeen };
         assert_eq!(
             replayed_in_words("orders", &done),
             "replayed 2, still parked although wanted 3, not wanted 1 (orders)\n    a-1: unroutable: NO_ROUTE\n    \

@@ -6,7 +6,10 @@ mod exec;
 mod failed;
 mod handlers;
 mod letters;
+mod letters_args;
 mod letters_commands;
+mod letters_file;
+mod letters_whole;
 mod line;
 mod output;
 mod prices;
@@ -24,7 +27,7 @@ use correio_broker_config::{
 };
 
 use crate::program::{
-    args::{Cli, Command, DeadLettersCommand},
+    args::{Cli, Command},
     failed::Failed,
     status::Status,
 };
@@ -58,9 +61,6 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failed> {
     let address = cli.broker.address(Role::Consumer)?;
     match cli.command {
         Command::Run(args) => run::run(*args, address).await,
-        Command::DeadLetters { what: DeadLettersCommand::List(args) } => letters_commands::list(args, address).await,
-        Command::DeadLetters { what: DeadLettersCommand::Replay(args) } => {
-            letters_commands::replay(args, address).await
-        }
+        Command::DeadLetters { what } => letters_commands::command(*what, address).await,
     }
 }

@@ -196,7 +196,7 @@ impl WriteFailed {
 
 /// Whether a file ends inside a line, as a crash in the middle of a write leaves it. What cannot be read (a pipe, a
 /// device) does not.
-fn ends_torn(path: &Path) -> bool {
+pub(super) fn ends_torn(path: &Path) -> bool {
     if !path.is_file() {
         return false;
     }

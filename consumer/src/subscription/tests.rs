@@ -244,6 +244,7 @@ impl Bench {
             acknowledgement: setting.acknowledgement,
             deduplicate: true,
             in_transactions: false,
+            retention: None,
             company: Company { parking: short("q.dead"), can_park: true, delays: Vec::new() },
             stop_after_count: setting.stop_after_count,
             handlers: Arc::new(handlers),

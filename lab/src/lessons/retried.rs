@@ -39,7 +39,7 @@ pub(crate) async fn run(stage: &Stage<'_>, guarded: bool) -> Result<Half, Lesson
     let figures = account.figures();
     stage.result(format!("handled {}, dead letters {}", figures.handled, figures.dead));
     if guarded {
-        show_dead(stage, &list).await?;
+        show_dead(stage, &list.and("--each")).await?;
     }
     stage.show.hold().await;
     stage.node.purge("orders.dead").await?;

@@ -105,7 +105,7 @@ pub(crate) const BROKERS: [&str; 9] = [
     "BCC",
 ];
 
-const OURS: [&str; 21] = [
+const OURS: [&str; 22] = [
     header::SOURCE,
     header::STREAM,
     header::KEY,
@@ -125,6 +125,7 @@ const OURS: [&str; 21] = [
     header::DEAD_ERROR,
     header::DEAD_QUEUE,
     header::DEAD_AT_US,
+    header::RETENTION_US,
     "correio-of-a-later-version",
     "correio-",
 ];
@@ -346,14 +347,15 @@ pub(crate) const REASONS: [DeadReason; 9] = [
 /// Any letter with an error that fits.
 pub(crate) fn letter() -> impl Strategy<Value = DeadLetter> {
     let at = || 0..=i64::MAX as u64;
-    (select(&REASONS[..]), short(), short(), at(), 1u32.., option::of(at())).prop_map(
-        |(reason, error, queue, at_us, attempts, first_failed_at_us)| DeadLetter {
+    (select(&REASONS[..]), short(), short(), at(), 1u32.., option::of(at()), option::of(at())).prop_map(
+        |(reason, error, queue, at_us, attempts, first_failed_at_us, remembered_for_us)| DeadLetter {
             reason,
             error: error.to_string(),
             queue,
             at_us,
             attempts: NonZeroU32::new(attempts).unwrap(),
             first_failed_at_us,
+            remembered_for_us,
         },
     )
 }

@@ -134,7 +134,7 @@ async fn a_command_that_keeps_failing_leaves_a_dead_letter_with_its_last_words()
         assert_eq!(ran.code, Some(1), "{ran}");
         assert!(ran.stderr.contains("--retries 0: a message that fails once is a dead letter"), "{ran}");
 
-        let list = ["dead-letters", "list", "--from", queue.name()];
+        let list = ["dead-letters", "list", "--from", queue.name(), "--each"];
         let url = node.amqp_url(Login::Consumer);
         let listed = Program::new("consumer").args(list).env("AMQP_URL", url).finish(PATIENCE).await;
         assert!(listed.stdout.contains("failed after 1 attempt,"), "{listed}");

@@ -1,12 +1,17 @@
 //! Dead letters stay when they are looked at, keep their identity when they are replayed, and none is lost on the way.
 
-use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
+use std::{
+    collections::BTreeSet,
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 use correio_broker_config::Address;
-use correio_consumer::dead_letters::{DeadLetters, ReplayFilter};
+use correio_consumer::dead_letters::{DeadLetters, LettersFilter, LookEnd, ReplaySettings};
 use correio_lab::broker::{Login, Node, for_each};
 use correio_message::{
     DeadReason, Destination, Durability, Envelope, Exchange, Key, Message, MessageId, Route, ShortText,
+    Value as WireValue, header,
 };
 use correio_tests::{
     programs::{Program, Ran},
@@ -23,7 +28,7 @@ async fn a_hundred_looks_leave_every_letter_where_it_is() {
         let letters = letters(node, &queue);
         let all: Vec<String> = (0..50).map(|n| format!("id-{n}")).collect();
         for look in 0..100 {
-            let listing = letters.list(DeadLetters::LIST_DEFAULT).await.expect("a listing");
+            let listing = letters.list(&LettersFilter::default()).await.expect("a listing");
             let ids: Vec<_> =
                 listing.letters.iter().map(|letter| letter.id.as_ref().expect("an id").to_string()).collect();
             assert_eq!(ids, all, "look {look}");
@@ -39,7 +44,8 @@ async fn a_look_at_some_says_how_many_more_there_are_and_the_next_look_sees_the_
         let queue = WorkQueue::shared(node, "part").await;
         queue.park((0..20).map(|n| numbered(&queue, n)), DeadReason::Failed).await;
         for _ in 0..25 {
-            let listing = letters(node, &queue).list(NonZeroU32::new(5).expect("five")).await.expect("a listing");
+            let five = LettersFilter { limit: NonZeroU32::new(5), ..LettersFilter::default() };
+            let listing = letters(node, &queue).list(&five).await.expect("a listing");
             assert_eq!((listing.letters.len(), listing.more), (5, 15));
             assert_eq!(listing.letters[0].id.as_ref().expect("an id").as_str(), "id-0");
         }
@@ -53,7 +59,7 @@ async fn the_program_lists_letters_for_people_and_for_programs() {
     for_each(async |node| {
         let queue = WorkQueue::shared(node, "shown").await;
         queue.park([numbered(&queue, 7)], DeadReason::TimedOut).await;
-        let words = dead_letters(node, &["list", "--from", queue.name()]).await;
+        let words = dead_letters(node, &["list", "--from", queue.name(), "--each"]).await;
         assert_eq!(words.code, Some(0), "{words}");
         assert!(
             words.stdout.starts_with("id-7  order.placed  timed-out after 6 attempts, parked 2023-11-14T"),
@@ -69,6 +75,54 @@ async fn the_program_lists_letters_for_people_and_for_programs() {
             (&"id-7".into(), &"timed-out".into(), &6.into(), &"{\"n\":7}".into())
         );
         assert_eq!(queue.dead().await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_program_tells_how_many_letters_there_are_of_which_reason_and_type() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "grouped").await;
+        queue.park((0..3).map(|n| numbered(&queue, n)), DeadReason::Failed).await;
+        let sent = numbered(&queue, 3);
+        let sent = Message { message_type: ShortText::new("order.sent").ok(), ..sent };
+        queue.park([sent], DeadReason::Unreadable).await;
+
+        let words = dead_letters(node, &["list", "--from", queue.name()]).await;
+        assert_eq!(words.code, Some(0), "{words}");
+        let (first, second) = words.stdout.split_once("      1").expect("two groups");
+        assert!(first.starts_with("      3  failed  order.placed, first failure 2023-11-14T"), "{words}");
+        assert!(first.contains("such as id-0: no stock"), "{words}");
+        assert!(second.starts_with("  unreadable  order.sent,") && second.contains("such as id-3"), "{words}");
+        assert!(words.stderr.contains("4 dead letters of grouped"), "{words}");
+
+        let json =
+            dead_letters(node, &["list", "--from", queue.name(), "--json", "--groups", "--type", "order.sent"]).await;
+        let group: Value = serde_json::from_str(json.stdout.trim()).expect("one JSON object");
+        assert_eq!((&group["count"], &group["example"]), (&1.into(), &"id-3".into()));
+        assert_eq!(queue.dead().await, 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_letter_is_shown_whole_and_stays() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "whole").await;
+        let long = Message { payload: "x".repeat(5_000).into(), ..numbered(&queue, 2) };
+        queue.park([numbered(&queue, 1), long], DeadReason::Failed).await;
+        let words = dead_letters(node, &["show", "--from", queue.name(), "--id", "id-2"]).await;
+        assert_eq!(words.code, Some(0), "{words}");
+        for said in
+            ["id:             id-2\n", "key:            k-2\n", "error:          no stock\n", "attempts:       6\n"]
+        {
+            assert!(words.stdout.contains(said), "{said} in {words}");
+        }
+        assert!(words.stdout.ends_with(&format!("payload, 5000 bytes:\n{}\n", "x".repeat(5_000))), "{words}");
+        let none = dead_letters(node, &["show", "--from", queue.name(), "--id", "id-9"]).await;
+        assert_eq!(none.code, Some(1), "{none}");
+        assert!(none.stderr.contains("no dead letter of whole has this id"), "{none}");
+        assert_eq!(queue.dead().await, 2);
     })
     .await;
 }
@@ -117,7 +171,7 @@ async fn only_wanted_letters_are_replayed_and_the_others_stay_in_their_order() {
             "{limited}"
         );
 
-        let left = letters(node, &queue).list(DeadLetters::LIST_DEFAULT).await.expect("a listing");
+        let left = letters(node, &queue).list(&LettersFilter::default()).await.expect("a listing");
         let ids: Vec<_> = left.letters.iter().map(|letter| letter.id.as_ref().expect("an id").as_str()).collect();
         assert_eq!(ids, ["id-1", "id-3"]);
         assert_eq!(queue.depth().await, 4);
@@ -137,8 +191,13 @@ async fn a_letter_goes_back_to_the_queue_that_it_names_or_else_to_the_one_it_was
         let stray = Message::new(Destination::Route(dead_route("here.dead")), "stray");
         here.forward([stray.encode(Durability::Persistent)]).await;
 
-        let replayed = letters(node, &here).replay(&ReplayFilter::default(), None, &CancellationToken::new()).await;
-        assert_eq!(replayed.expect("a replay").replayed, 2);
+        let dry = dead_letters(node, &["replay", "--from", here.name(), "--dry-run"]).await;
+        assert_eq!((dry.code, dry.stdout.as_str()), (Some(0), "would replay 1 to here, 1 to there (here)\n"), "{dry}");
+        assert!(dry.stderr.contains("nothing was sent"), "{dry}");
+        assert_eq!((here.depth().await, there.depth().await, here.dead().await), (0, 0, 2));
+
+        let replayed = dead_letters(node, &["replay", "--from", here.name()]).await;
+        assert_eq!(replayed.stdout, "replayed 2 (here)\n", "{replayed}");
         assert_eq!((here.depth().await, there.depth().await), (1, 1));
     })
     .await;
@@ -155,6 +214,73 @@ async fn a_letter_whose_copy_no_queue_takes_stays_and_is_named() {
         assert!(replayed.stdout.starts_with("replayed 0, still parked although wanted 3 (closed)\n"), "{replayed}");
         assert!(replayed.stdout.contains("id-0: unroutable"), "{replayed}");
         assert_eq!(queue.dead().await, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_letter_that_may_be_forgotten_is_not_replayed_unless_that_is_forced() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "forgotten").await;
+        let mut old = queue.letter(numbered(&queue, 1), DeadReason::Failed);
+        old.properties.headers.insert(ShortText::constant(header::RETENTION_US), WireValue::I64(3_600_000_000));
+        queue.forward([old, queue.letter(numbered(&queue, 2), DeadReason::Failed)]).await;
+
+        let dry = dead_letters(node, &["replay", "--from", queue.name(), "--dry-run"]).await;
+        assert_eq!(dry.code, Some(1), "{dry}");
+        assert!(dry.stdout.starts_with("would replay 1 to forgotten, would leave although wanted 1 ("), "{dry}");
+        let replayed = dead_letters(node, &["replay", "--from", queue.name()]).await;
+        assert_eq!(replayed.code, Some(1), "{replayed}");
+        assert!(replayed.stdout.starts_with("replayed 1, still parked although wanted 1 (forgotten)\n"), "{replayed}");
+        assert!(replayed.stdout.contains("id-1: parked ") && replayed.stdout.contains("for 1 h"), "{replayed}");
+        assert_eq!((queue.depth().await, queue.dead().await), (1, 1));
+
+        let forced = dead_letters(node, &["replay", "--from", queue.name(), "--force"]).await;
+        assert_eq!((forced.code, forced.stdout.as_str()), (Some(0), "replayed 1 (forgotten)\n"), "{forced}");
+        assert_eq!((queue.depth().await, queue.dead().await), (2, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_letter_says_how_long_its_consumer_remembers_what_was_handled() {
+    for_each(async |node| {
+        for (name, dedup, said) in [("an-hour", "memory", Value::from(3_600.0)), ("nothing", "off", Value::Null)] {
+            let queue = WorkQueue::shared(node, name).await;
+            queue.fill([numbered(&queue, 1)]).await;
+            let ran = consume(node, &queue, &["--exec", "false", "--retries", "0", "--dedup", dedup]).await;
+            assert_eq!(ran.code, Some(1), "{ran}");
+            let shown = dead_letters(node, &["show", "--from", queue.name(), "--json"]).await;
+            let letter: Value = serde_json::from_str(shown.stdout.trim()).expect("one JSON object");
+            assert_eq!(letter["remembered_for_seconds"], said, "{shown}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replay_at_a_rate_sends_no_more_than_that_and_stops_in_between() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "paced").await;
+        queue.park((0..30).map(|n| numbered(&queue, n)), DeadReason::Failed).await;
+        let (letters, stop) = (letters(node, &queue), CancellationToken::new());
+        let slowly = ReplaySettings { per_second: NonZeroU32::new(1), ..ReplaySettings::default() };
+        let three = LettersFilter { limit: NonZeroU32::new(3), ..LettersFilter::default() };
+        let began = Instant::now();
+        assert_eq!(letters.replay(&three, &slowly, &stop).await.expect("a replay").replayed, 3);
+        // However slow the machine is, it is not faster: the second and the third had to wait for their turn.
+        assert!(began.elapsed() >= Duration::from_millis(1_900), "{:?}", began.elapsed());
+
+        let all = LettersFilter::default();
+        let (done, ()) = tokio::join!(letters.replay(&all, &slowly, &stop), async {
+            queue.until_depth(|depth| depth > 3).await;
+            stop.cancel();
+        });
+        let done = done.expect("a replay");
+        // Half a minute would be over for all of them.
+        assert!((1..27).contains(&done.replayed) && done.ended == LookEnd::Stopped, "{done:?}");
+        assert_eq!(queue.depth().await, u64::from(3 + done.replayed));
+        assert_eq!(queue.dead().await, u64::from(27 - done.replayed));
     })
     .await;
 }
@@ -183,6 +309,7 @@ async fn a_replay_that_is_killed_midway_loses_no_letter() {
             }
         }
         assert_eq!(queue.dead().await, 0);
+        let copies = queue.depth().await;
         let handled = consume(node, &queue, &["--json"]).await;
         assert_eq!(handled.code, Some(0), "{handled}");
         let ids: Vec<String> = handled
@@ -192,6 +319,12 @@ async fn a_replay_that_is_killed_midway_loses_no_letter() {
             .collect();
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), LETTERS, "a letter was lost");
         assert_eq!(ids.len(), LETTERS, "deduplication takes the copies that were out twice");
+        let twice = copies - LETTERS as u64;
+        assert!(
+            handled.stderr.contains(&format!("\"duplicates\":{twice},")),
+            "{twice} were out twice: {}",
+            handled.stderr
+        );
     })
     .await;
 }
@@ -199,8 +332,10 @@ async fn a_replay_that_is_killed_midway_loses_no_letter() {
 #[tokio::test]
 async fn a_queue_without_a_parking_queue_is_wrong_usage_and_the_way_out_is_told() {
     for_each(async |node| {
-        for what in ["list", "replay"] {
-            let ran = dead_letters(node, &[what, "--from", "nowhere"]).await;
+        for what in
+            [&["list"][..], &["show"], &["export", "-"], &["replay"], &["replay", "--dry-run"], &["purge", "--yes"]]
+        {
+            let ran = dead_letters(node, &[what, &["--from", "nowhere"]].concat()).await;
             assert_eq!(ran.code, Some(2), "{ran}");
             assert!(
                 ran.stderr.contains("there is no queue nowhere.dead") && ran.stderr.contains("broker apply"),
@@ -211,7 +346,7 @@ async fn a_queue_without_a_parking_queue_is_wrong_usage_and_the_way_out_is_told(
     .await;
 }
 
-fn numbered(queue: &WorkQueue<'_>, n: usize) -> Message {
+pub(super) fn numbered(queue: &WorkQueue<'_>, n: usize) -> Message {
     let short = |text: &str| ShortText::new(text).expect("short");
     let mut message = queue.message(format!("{{\"n\":{n}}}"));
     message.id = Some(MessageId::new(format!("id-{n}")).expect("an id"));
@@ -230,7 +365,7 @@ fn letters(node: &Node, queue: &WorkQueue<'_>) -> DeadLetters {
     DeadLetters::of(address, ShortText::new(queue.name()).expect("short"))
 }
 
-async fn dead_letters(node: &Node, args: &[&str]) -> Ran {
+pub(super) async fn dead_letters(node: &Node, args: &[&str]) -> Ran {
     let url = node.amqp_url(Login::Consumer);
     Program::new("consumer").args(["dead-letters"]).args(args).env("AMQP_URL", url).finish(PATIENCE).await
 }
@@ -241,4 +376,4 @@ async fn consume(node: &Node, queue: &WorkQueue<'_>, args: &[&str]) -> Ran {
     Program::new("consumer").args(run).args(args).env("AMQP_URL", url).finish(PATIENCE).await
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);

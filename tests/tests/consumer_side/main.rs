@@ -6,5 +6,6 @@ mod consumer_program;
 mod consuming;
 mod consuming_in_order;
 mod dead_letters;
+mod dead_letters_kept;
 mod flights;
 mod handled_logs;

@@ -65,6 +65,17 @@ fn on_receipt_means_before_handling_and_what_fails_is_parked_without_retry() {
 }
 
 #[test]
+fn a_dead_letter_says_how_long_handled_ids_are_remembered_and_nothing_where_they_are_not() {
+    for (retention, said) in [(Some(SECOND * 90), Some(90_000_000)), (None, None)] {
+        let mut h = History::with(Rules { retention, ..rules(independent(4, 0)) });
+        h.deliver(&message("a"));
+        h.fail("a");
+        let parked = h.confirm(Ok(()));
+        assert_eq!(correio_message::DeadLetter::of(&parked).unwrap().remembered_for_us, said);
+    }
+}
+
+#[test]
 fn what_was_acknowledged_on_receipt_is_handled_although_its_channel_is_lost_or_the_consumer_stops() {
     let acknowledgement = Acknowledgement::OnDelivery;
     let mut h = History::with(Rules { acknowledgement, ..rules(independent(1, 5)) });
