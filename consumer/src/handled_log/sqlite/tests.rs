@@ -104,15 +104,20 @@ async fn what_is_entered_in_a_transaction_is_handled_when_that_is_committed_and_
 async fn a_source_whose_first_transaction_is_rolled_back_is_not_taken_for_another_one() {
     let bench = Bench::new(RETENTION).await;
     let of = |origin: &str| HandledId { origin: Some(ShortText::new(origin).unwrap()), ..id("1") };
-    for (origin, commit) in [("one", false), ("two", true), ("one", true)] {
-        let mut transaction = bench.log.begin().await.unwrap();
-        assert_eq!(bench.log.enter(&mut transaction, &[of(origin)]).await.unwrap(), [Admission::Fresh], "{origin}");
-        if commit {
-            transaction.commit().await.unwrap();
-        } else {
-            transaction.rollback().await.unwrap();
-        }
+    let mut transaction = bench.log.begin().await.unwrap();
+    assert_eq!(bench.log.enter(&mut transaction, &[of("one")]).await.unwrap(), [Admission::Fresh]);
+    transaction.rollback().await.unwrap();
+    for origin in ["two", "one"] {
+        let claim = Claim { id: of(origin), fence: Fence(1) };
+        assert_eq!(bench.log.admit(std::slice::from_ref(&claim), LEASE).await.unwrap(), [Admission::Fresh], "{origin}");
+        assert_eq!(bench.log.on_handled(std::slice::from_ref(&claim)).await.unwrap(), [Standing::Stood], "{origin}");
+        let again = Claim { fence: Fence(2), ..claim };
+        assert_eq!(bench.log.admit(&[again], LEASE).await.unwrap(), [Admission::AlreadyHandled], "{origin}");
     }
+    let mut transaction = bench.log.begin().await.unwrap();
+    assert_eq!(bench.log.enter(&mut transaction, &[of("one")]).await.unwrap(), [Admission::AlreadyHandled]);
+    assert_eq!(bench.log.enter(&mut transaction, &[of("three")]).await.unwrap(), [Admission::Fresh]);
+    transaction.commit().await.unwrap();
 }
 
 #[tokio::test]
