@@ -3,6 +3,7 @@
 mod answering;
 mod consumer_connection_lost;
 mod consumer_program;
+mod consumer_subscription_lost;
 mod consuming;
 mod consuming_in_order;
 mod dead_letters;
