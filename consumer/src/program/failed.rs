@@ -4,7 +4,11 @@ use std::{fmt, io, path::Path};
 
 use correio_broker_config::{AddressError, cli::Exit};
 
-use crate::{BuildError, ConsumeError, dead_letters::DeadLettersError, program::args::SourceError};
+use crate::{
+    BuildError, ConsumeError,
+    dead_letters::DeadLettersError,
+    program::{args::SourceError, observed::ObserveError},
+};
 
 /// The message that ends the program, and its exit code.
 #[derive(Debug)]
@@ -40,6 +44,12 @@ impl From<SourceError> for Failed {
 
 impl From<AddressError> for Failed {
     fn from(error: AddressError) -> Self {
+        Self { exit: Exit::Usage, words: error.to_string() }
+    }
+}
+
+impl From<ObserveError> for Failed {
+    fn from(error: ObserveError) -> Self {
         Self { exit: Exit::Usage, words: error.to_string() }
     }
 }

@@ -2,6 +2,7 @@
 
 mod answering;
 mod consumer_connection_lost;
+mod consumer_observed;
 mod consumer_program;
 mod consumer_subscription_lost;
 mod consuming;
