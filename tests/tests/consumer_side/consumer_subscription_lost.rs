@@ -6,15 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use correio_broker_config::WorkQueue;
 use correio_consumer::{CancellationToken, Health, Message, Processing, RetrySchedule};
 use correio_lab::{
-    broker::{Login, NodeOptions, for_each, for_each_own},
+    broker::{Login, Node, NodeOptions, for_each, for_each_own},
     faults::{Ending, Proxy},
 };
 use correio_tests::{
-    consuming::{Running, Seen, consumer, consumer_at, declare, ordered, producer, send, shared, until_depth},
-    queues::fresh,
+    consuming::{Running, Seen, consumer, consumer_at, ordered, producer, send, shared, until_depth},
+    queues::{name, plain},
+};
+use lapin::{
+    options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
+    types::{AMQPValue, FieldTable},
 };
 
 /// Notes each message when it is done; those that begin with `hangs` are when the gate is open.
@@ -86,12 +89,7 @@ async fn a_delivery_that_is_held_for_too_long_comes_again_when_its_handler_has_e
 async fn a_queue_that_is_deleted_and_made_again_at_once_is_consumed_again_and_what_was_at_work_is_finished() {
     for_each(async |node| {
         for is_ordered in [false, true] {
-            let name = fresh("at-once");
-            let work = || match is_ordered {
-                true => WorkQueue::ordered(&name).unwrap(),
-                false => WorkQueue::shared_with_delays(&name, &[200, 400].map(Duration::from_millis)).unwrap(),
-            };
-            let queue = declare(node, work()).await;
+            let queue = if is_ordered { ordered(node, "at-once").await } else { shared(node, "at-once").await };
             let (seen, gate) = (Seen::default(), CancellationToken::new());
             let builder = consumer(node, &queue).on_any(until_open(&seen, &gate));
             let builder = if is_ordered { builder.processing(Processing::ordered_by_key()) } else { builder };
@@ -99,8 +97,7 @@ async fn a_queue_that_is_deleted_and_made_again_at_once_is_consumed_again_and_wh
             let sender = producer(node).await;
             send(&sender, &queue, texts(["a", "hangs"])).await;
             running.until(|tally| tally.handled == 1 && tally.received == 2).await;
-            node.delete_queue(&queue).await.unwrap();
-            declare(node, work()).await;
+            delete_and_make_again(node, &queue, is_ordered).await;
             gate.cancel();
             // More than a prefetch, which is what RabbitMQ 3.10 drops without a sign.
             let more: Vec<String> = (1..=500).map(|n| format!("more{n:03}")).collect();
@@ -112,6 +109,26 @@ async fn a_queue_that_is_deleted_and_made_again_at_once_is_consumed_again_and_wh
         }
     })
     .await;
+}
+
+/// On one channel, so that RabbitMQ 3.10 comes to telling the consumer only when the queue is there again.
+async fn delete_and_make_again(node: &Node, queue: &str, has_single_active_consumer: bool) {
+    let (connection, channel) = plain(node).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(has_single_active_consumer));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_delete(name(queue), QueueDeleteOptions::default()).await.unwrap();
+    channel.queue_declare(name(queue), durable, arguments).await.unwrap();
+    let bound = channel.queue_bind(
+        name(queue),
+        "correio.queue".into(),
+        name(queue),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    bound.await.unwrap();
+    connection.close(200, "done".into()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
