@@ -30,6 +30,7 @@ pub struct ConsumerBuilder {
     topology: Option<Topology>,
     stop_after_count: Option<NonZeroU64>,
     stop_when_idle: Option<Duration>,
+    look_after: Duration,
     handlers: Handlers,
     /// The first thing that was wrong with a registration, so that the chain of calls need not be broken.
     wrong: Option<BuildError>,
@@ -51,6 +52,7 @@ impl ConsumerBuilder {
             topology: None,
             stop_after_count: None,
             stop_when_idle: None,
+            look_after: Duration::from_secs(15),
             handlers: Handlers::default(),
             wrong: None,
         }
@@ -183,6 +185,14 @@ impl ConsumerBuilder {
         self
     }
 
+    /// How long nothing may come before the consumer looks at its queue (15 s), and again after as long: whether the queue is
+    /// there, and a subscription on it, and no messages wait that should come. If the broker has forgotten it without saying so, it
+    /// subscribes again.
+    pub fn look_after(mut self, quiet: Duration) -> Self {
+        self.look_after = quiet;
+        self
+    }
+
     /// The handler for messages of this type. Messages of a type without a handler are parked as dead letters.
     pub fn on<A: 'static>(mut self, message_type: impl AsRef<str>, handler: impl Handler<A>) -> Self {
         match ShortText::new(message_type.as_ref()) {
@@ -231,6 +241,9 @@ impl ConsumerBuilder {
         if self.handler_deadline.is_zero() {
             return Err(BuildError::NoTime { what: "handler deadline" });
         }
+        if self.look_after.is_zero() {
+            return Err(BuildError::NoTime { what: "time to look after" });
+        }
         if self.processing.is_ordered() && self.acknowledgement == Acknowledgement::OnDelivery {
             return Err(BuildError::OrderedOnDelivery);
         }
@@ -273,6 +286,7 @@ impl ConsumerBuilder {
                 topology: self.topology,
                 stop_after_count: self.stop_after_count,
                 stop_when_idle: self.stop_when_idle,
+                look_after: self.look_after,
             },
             Arc::new(self.handlers),
             Counts::default(),

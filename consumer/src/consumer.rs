@@ -27,9 +27,11 @@ use crate::{
     error::ConsumeError,
     handled_log::{HandledLog, Transactions},
     handler::Handlers,
+    health::{HealthReport, HealthWatch},
     link::{Link, SubscribeError, Subscribed},
     pipeline::{Pipeline, Rules},
     processing::{Acknowledgement, Processing},
+    standing::Standing,
     startup::{self, Company, Startup},
     subscription::{Frames, Over, Subscription},
     work::Work,
@@ -40,6 +42,7 @@ pub struct Consumer {
     settings: Settings,
     handlers: Arc<Handlers>,
     counts: Counts,
+    health: HealthReport,
 }
 
 pub(crate) struct Settings {
@@ -61,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) topology: Option<Topology>,
     pub(crate) stop_after_count: Option<NonZeroU64>,
     pub(crate) stop_when_idle: Option<Duration>,
+    /// How long nothing may come before it looks whether its subscription still stands.
+    pub(crate) look_after: Duration,
 }
 
 impl Consumer {
@@ -70,13 +75,19 @@ impl Consumer {
     }
 
     pub(crate) fn new(settings: Settings, handlers: Arc<Handlers>, counts: Counts) -> Self {
-        Self { settings, handlers, counts }
+        Self { settings, handlers, counts, health: HealthReport::new(now()) }
     }
 
     /// A live view of what it does, to be kept while [`run`](Self::run) has the consumer.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts.clone()
+    }
+
+    /// Whether it is subscribed, to be kept while [`run`](Self::run) has the consumer: what a readiness probe asks.
+    #[must_use]
+    pub fn health(&self) -> HealthWatch {
+        self.health.watch()
     }
 
     /// How many unsettled deliveries it asks the broker for.
@@ -171,6 +182,7 @@ impl Consumer {
                 return Err(error);
             }
             tracing::info!(%error, ?pause, "the consumer has not begun yet, trying again");
+            self.health.on_away(&error.to_string(), now());
             sleep(pause).await;
         }
     }
@@ -221,6 +233,7 @@ impl Consumer {
             stop,
             failure: None,
             frames: Frames::default(),
+            standing: Standing::new(settings.look_after),
             #[cfg(feature = "metrics")]
             whereabouts: Whereabouts::new(&settings.queue),
         }
@@ -234,6 +247,7 @@ impl Consumer {
         let mut is_first = true;
         loop {
             let Some(mut link) = self.next_link(connections, subscription, &mut backoff, is_first).await else {
+                self.health.on_stopping();
                 subscription.drain_without_channel(Instant::now() + settings.drain_deadline).await;
                 return Ended::Stopped;
             };
@@ -243,21 +257,26 @@ impl Consumer {
                 self.counts.resubscribed(1);
             }
             is_first = false;
+            self.health.on_subscribed();
             let since = Instant::now();
             match subscription.serve(&mut link).await {
                 Over::Stopping(ended) => {
+                    self.health.on_stopping();
                     subscription.drain(link, ordered).await;
                     return ended;
                 }
                 Over::Failing => {
+                    self.health.on_stopping();
                     subscription.drain(link, ordered).await;
                     return Ended::Stopped;
                 }
                 Over::Closing => {
                     tracing::warn!(queue = %settings.queue, "copies cannot be published: everything goes back, in order");
+                    self.health.on_away("copies cannot be published", now());
                     link.close().await;
                 }
                 Over::Lost(cause) => {
+                    self.health.on_away(&cause, now());
                     tracing::warn!(queue = %settings.queue, cause, "the subscription was lost and will be renewed");
                     drop(link);
                 }
@@ -298,6 +317,7 @@ impl Consumer {
                                 return Err(ConsumeError::Connect(refused.clone()));
                             }
                         }
+                        self.health.on_away(&error.to_string(), now());
                         let pause = backoff.next_delay();
                         tracing::warn!(%queue, %error, ?pause, "not subscribed, trying again");
                         sleep(pause).await;
@@ -406,6 +426,10 @@ impl std::fmt::Debug for Consumer {
             .field("processing", &self.settings.processing)
             .finish_non_exhaustive()
     }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }
 
 /// Between 0 and 1. Retries need to be spread, not to be unpredictable: a fresh hasher's seed will do.

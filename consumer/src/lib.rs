@@ -33,6 +33,7 @@ mod error;
 mod extract;
 mod handled_log;
 mod handler;
+mod health;
 mod held;
 mod link;
 mod order;
@@ -43,6 +44,7 @@ pub mod program;
 mod reply;
 #[cfg(feature = "metrics")]
 mod reporting;
+mod standing;
 mod startup;
 mod subscription;
 mod telemetry;
@@ -79,6 +81,7 @@ pub use handled_log::{PostgresLog, PostgresLogBuilder};
 #[cfg(feature = "sqlite")]
 pub use handled_log::{SqliteLog, SqliteLogBuilder};
 pub use handler::{BoxError, Handler, Handling};
+pub use health::{Health, HealthWatch};
 pub use processing::{Acknowledgement, Deduplication, Processing};
 pub use reply::{Answer, IntoAnswer, Reply};
 pub use startup::Startup;

@@ -8,12 +8,15 @@ use correio_guarantees::Ack;
 use correio_message::{Envelope, Route, ShortText};
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+        QueueDeclareOptions,
+    },
     types::{FieldTable, ShortString},
 };
 use tokio::time::timeout;
 
-use crate::pipeline::Delivery;
+use crate::{pipeline::Delivery, standing::Look};
 
 /// A subscription on a channel of its own.
 pub(crate) trait Link: Send {
@@ -31,6 +34,9 @@ pub(crate) trait Link: Send {
     /// Asks for no more deliveries; those on their way still come, then the subscription is over.
     fn cancel(&self) -> Answer;
 
+    /// Looks at the queue, on another channel, in bounded time.
+    fn look(&self) -> Looking;
+
     /// Closes the channel and waits for that, in bounded time.
     fn close(self) -> impl Future<Output = ()> + Send;
 }
@@ -38,11 +44,17 @@ pub(crate) trait Link: Send {
 /// What became of a frame.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
+/// What is seen of the queue.
+pub(crate) type Looking = Pin<Box<dyn Future<Output = Look> + Send>>;
+
 /// A subscription on a lapin channel.
 pub(crate) struct Subscribed {
+    queue: ShortText,
     /// Taken only by what ends the subscription.
     lease: Option<LeasedChannel>,
     stream: lapin::Consumer,
+    /// For looks at the queue: what the broker refuses closes only this.
+    lookout: lapin::Channel,
 }
 
 /// Why there is no subscription.
@@ -93,7 +105,8 @@ impl Subscribed {
         let options = BasicConsumeOptions::default();
         let consuming = channel.basic_consume(wire::short_string(queue), tag, options, FieldTable::default());
         let stream = bounded("subscribing", consuming).await?;
-        Ok(Self { lease: Some(lease), stream })
+        let lookout = bounded("opening another channel", lease.connection().create_channel()).await?;
+        Ok(Self { queue: queue.clone(), lease: Some(lease), stream, lookout })
     }
 }
 
@@ -138,6 +151,23 @@ impl Link for Subscribed {
         let channel = self.channel();
         let tag = self.stream.tag();
         answer(async move { channel.basic_cancel(tag, BasicCancelOptions::default()).await })
+    }
+
+    fn look(&self) -> Looking {
+        let (channel, queue) = (self.lookout.clone(), wire::short_string(&self.queue));
+        Box::pin(async move {
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let looking = channel.queue_declare(queue, options, FieldTable::default());
+            match bounded("looking at the queue", looking).await {
+                Ok(seen) => Look::There { consumers: seen.consumer_count(), ready: seen.message_count() },
+                Err(SubscribeError::Refused { cause: ReplyCause::NotFound { .. }, .. }) => Look::Gone,
+                Err(SubscribeError::Refused { cause: ReplyCause::AccessRefused { .. }, .. }) => Look::Forbidden,
+                Err(error) => {
+                    tracing::debug!(%error, "the queue was not seen");
+                    Look::Unanswered
+                }
+            }
+        })
     }
 
     async fn close(mut self) {

@@ -257,6 +257,7 @@ mod tests {
             topology: None,
             stop_after_count: None,
             stop_when_idle: None,
+            look_after: Duration::from_secs(15),
         }
     }
 

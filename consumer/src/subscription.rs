@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,8 +15,9 @@ use crate::reporting::Whereabouts;
 use crate::{
     counts::Ended,
     error::ConsumeError,
-    link::{Answer, Link},
+    link::{Answer, Link, Looking},
     pipeline::{Effect, Moment, Pipeline},
+    standing::{Look, Standing},
     work::{Done, Work},
 };
 
@@ -32,6 +33,8 @@ pub(crate) struct Subscription {
     pub(crate) failure: Option<ConsumeError>,
     /// What is on its way to the socket of the channel that is served.
     pub(crate) frames: Frames,
+    /// Whether the subscription still stands, when nothing comes.
+    pub(crate) standing: Standing,
     #[cfg(feature = "metrics")]
     pub(crate) whereabouts: Whereabouts,
 }
@@ -56,6 +59,10 @@ impl Subscription {
         self.pipeline.on_subscribed(active_at.into_std());
         #[cfg(feature = "metrics")]
         self.whereabouts.on_subscribed(true);
+        self.standing.on_subscribed(active_at.into_std());
+        // One timer for all the looks that never come to pass: a busy loop has no time to set one at each turn.
+        let mut look_at = pin!(sleep_until(active_at));
+        let mut looking: Option<Looking> = None;
         loop {
             let now = Moment::now();
             self.pipeline.on_deadline(now);
@@ -77,6 +84,7 @@ impl Subscription {
                 }
                 delivery = link.next(), if self.pipeline.has_room() => {
                     active_at = Instant::now();
+                    self.standing.on_delivery(active_at.into_std());
                     match delivery {
                         Some(Ok(delivery)) => self.pipeline.on_delivery(delivery, Moment::now()),
                         Some(Err(cause)) => return Over::Lost(cause),
@@ -87,6 +95,18 @@ impl Subscription {
                 () = until(wake) => {
                     if idle_at.is_some_and(|at| at <= Instant::now()) {
                         return Over::Stopping(Ended::Idle);
+                    }
+                }
+                look = seen(&mut looking) => {
+                    let (is_empty_handed, now) = (self.pipeline.is_empty(), Instant::now().into_std());
+                    if let Some(lost) = self.standing.on_look(look, is_empty_handed, now) {
+                        return Over::Lost(lost.to_owned());
+                    }
+                }
+                () = &mut look_at, if looking.is_none() && self.standing.next_look().is_some() => {
+                    match self.standing.next_look().map(Instant::from_std) {
+                        Some(later) if later > Instant::now() => look_at.as_mut().reset(later),
+                        _ => looking = Some(link.look()),
                     }
                 }
             }
@@ -383,7 +403,19 @@ impl Link for NoLink {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    fn look(&self) -> Looking {
+        Box::pin(std::future::ready(Look::Unanswered))
+    }
+
     async fn close(self) {}
+}
+
+/// What a look that is under way has seen; it is then over.
+async fn seen(looking: &mut Option<Looking>) -> Look {
+    let Some(look) = looking else { return std::future::pending().await };
+    let seen = look.await;
+    *looking = None;
+    seen
 }
 
 async fn until(wake: Option<Instant>) {

@@ -15,6 +15,7 @@
 //! | event | a gap in the order was given up | warn | `gap` | |
 //! | event | a line is met in its middle | info | `gap` | the first delivery of a line is not its first message |
 //! | event | the subscription was lost and will be renewed | warn | `queue`, `cause` | |
+//! | event | the queue was not seen | debug | `error` | a look whether the subscription still stands had no answer |
 //! | event | not subscribed, trying again | warn | `queue`, `error`, `pause` | |
 //! | event | the consumer has not begun yet, trying again | info | `error`, `pause` | |
 //! | event | the broker has not let the consumer in for too long: it ends | error | `queue`, `error` | |

@@ -8,7 +8,8 @@ use std::{
 
 use correio_broker_config::{Address, ConnectionSettings, Connections, Purpose, Topology, WorkQueue, apply};
 use correio_consumer::{
-    CancellationToken, ConsumeError, Consumer, ConsumerBuilder, Context, Counts, Message, Processing, Summary, Tally,
+    CancellationToken, ConsumeError, Consumer, ConsumerBuilder, Context, Counts, Health, HealthWatch, Message,
+    Processing, Summary, Tally,
 };
 use correio_lab::broker::{Login, Node};
 use correio_message::{Destination, Envelope, MessageId, ShortText};
@@ -182,6 +183,7 @@ impl Seen {
 pub struct Running {
     stop: CancellationToken,
     counts: Counts,
+    health: HealthWatch,
     task: JoinHandle<Result<Summary, ConsumeError>>,
 }
 
@@ -197,9 +199,9 @@ impl Running {
     }
 
     pub(crate) fn of(consumer: Consumer) -> Self {
-        let (stop, counts) = (CancellationToken::new(), consumer.counts());
+        let (stop, counts, health) = (CancellationToken::new(), consumer.counts(), consumer.health());
         let task = tokio::spawn(consumer.run(stop.clone()));
-        Self { stop, counts, task }
+        Self { stop, counts, health, task }
     }
 
     /// What it has done so far.
@@ -215,6 +217,17 @@ impl Running {
     /// If they do not become so.
     pub async fn until(&self, wanted: impl Fn(&Tally) -> bool) {
         until(|| wanted(&self.counts.now()), || format!("{:?}", self.counts.now())).await;
+    }
+
+    /// Waits until its health is as wanted.
+    ///
+    /// # Panics
+    ///
+    /// If it does not become so.
+    pub async fn until_health(&self, wanted: impl FnMut(&Health) -> bool) -> Health {
+        let mut health = self.health.clone();
+        let reached = timeout(PATIENCE, health.until(wanted)).await.ok().flatten();
+        reached.unwrap_or_else(|| panic!("its health did not come to that: {:?}", self.health.now()))
     }
 
     /// Asks it to stop and waits for its end.

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     num::{NonZeroU16, NonZeroU64},
     path::PathBuf,
     time::Duration,
@@ -122,6 +123,13 @@ pub(crate) struct Run {
     /// How long stopping may take; what is not finished then goes back to the queue
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     pub(crate) drain_deadline: Duration,
+
+    /// Serve metrics for Prometheus and two probes over HTTP: /metrics, /livez, and /readyz (ready is: subscribed)
+    ///
+    /// Whoever reaches the port reads them: give an address of this machine, 127.0.0.1:9100 say, and 0.0.0.0 only
+    /// where the network is your own. Port 0 takes a free one and says which.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics_addr: Option<SocketAddr>,
 }
 
 /// Whose messages.
@@ -263,6 +271,8 @@ Examples:
       what is sent to ana and nobody else; kept for a week while she is away
   consumer run --topic 'flight.*.LAX' --group west
       each such event once for the group `west`, whose members share them
+  consumer run --from orders --metrics-addr 127.0.0.1:9100
+      metrics for Prometheus at /metrics, probes at /livez and /readyz
   consumer run --broadcast
       everything that is sent to everyone while this runs; with --name, what came in between too
 
@@ -299,6 +309,8 @@ mod tests {
             "run --from orders --idle -1",
             "run --from orders --count 0",
             "run --from orders --concurrency 0",
+            "run --from orders --metrics-addr 9100",
+            "run --from orders --metrics-addr 127.0.0.1:70000",
             "run --from orders --ack sometimes",
             "run --from orders --name ana",
             "run --mailbox ana --name ana",

@@ -7,7 +7,7 @@ use correio_broker_config::{AddressError, cli::Exit};
 use crate::{
     BuildError, ConsumeError,
     dead_letters::DeadLettersError,
-    program::{args::SourceError, dedup::NoLog},
+    program::{args::SourceError, dedup::NoLog, observed::ObserveError},
 };
 
 /// The message that ends the program, and its exit code.
@@ -66,6 +66,12 @@ impl From<NoLog> for Failed {
 
 impl From<AddressError> for Failed {
     fn from(error: AddressError) -> Self {
+        Self { exit: Exit::Usage, words: error.to_string() }
+    }
+}
+
+impl From<ObserveError> for Failed {
+    fn from(error: ObserveError) -> Self {
         Self { exit: Exit::Usage, words: error.to_string() }
     }
 }

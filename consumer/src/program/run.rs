@@ -13,8 +13,10 @@ use crate::{
         args::{Ack, Run},
         failed::Failed,
         handlers::{Broken, Lines, run_commands, write_lines},
+        observed::Observed,
         output::{Output, Writing},
         prices::prices,
+        probes::Pulse,
         signals,
         status::{Status, in_words},
     },
@@ -60,6 +62,15 @@ pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
     };
     let consumer = builder.build()?;
 
+    let pulse = Pulse::new();
+    // Before anything is taken from the queue: a port that is taken is wrong usage.
+    let observed = match args.metrics_addr {
+        Some(address) => Some(Observed::at(address, consumer.health(), pulse.clone()).await?),
+        None => None,
+    };
+    if let Some(observed) = &observed {
+        status.say(&format!("metrics at http://{}/metrics; probes at /livez and /readyz", observed.address()));
+    }
     let ended = CancellationToken::new();
     let counts = consumer.counts();
     let following = tokio::spawn({
@@ -74,13 +85,23 @@ pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
             status.follow(counts, ended).await;
         }
     });
-    let running = until_broken(consumer.run(stop.clone()), &broken, &stop);
+    let consuming = async {
+        tokio::select! {
+            done = consumer.run(stop.clone()) => done,
+            // In the same task, so that it beats only while that one turns.
+            never = pulse.beat(), if observed.is_some() => match never {},
+        }
+    };
+    let running = until_broken(consuming, &broken, &stop);
     let summary = signals::stopping(Box::pin(running), &stop, &status).await.flatten();
     ended.cancel();
     // It ends at once, and only draws; a panic in it is no reason to fail.
     let _ = following.await;
     if let Some(writing) = writing {
         writing.join().await;
+    }
+    if let Some(observed) = observed {
+        observed.close().await;
     }
     if let Some(why) = broken.why() {
         status.say(&format!("{why}: stopped; what was not written goes back to the queue"));

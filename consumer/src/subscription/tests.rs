@@ -74,6 +74,7 @@ struct FakeLink {
     cancels: Answers,
     /// Ends the deliveries, as the broker's answer to a cancel does.
     cancelled: CancellationToken,
+    looks: Mutex<std::vec::IntoIter<Look>>,
 }
 
 impl Link for FakeLink {
@@ -101,6 +102,14 @@ impl Link for FakeLink {
             self.cancelled.cancel();
         }
         self.cancels.answer()
+    }
+
+    fn look(&self) -> Looking {
+        self.wire.note("look");
+        match self.looks.lock().unwrap().next() {
+            Some(look) => Box::pin(std::future::ready(look)),
+            None => Box::pin(std::future::pending()),
+        }
     }
 
     async fn close(self) {
@@ -189,6 +198,9 @@ struct Setting {
     cancels: Answers,
     log: Answers,
     handler_deadline: Duration,
+    look_after: Duration,
+    /// What each look shows, in their order; none is answered after the last.
+    looks: Vec<Look>,
 }
 
 impl Default for Setting {
@@ -202,6 +214,8 @@ impl Default for Setting {
             cancels: Answers::Ok,
             log: Answers::Ok,
             handler_deadline: Duration::from_secs(5),
+            look_after: PATIENCE,
+            looks: Vec::new(),
         }
     }
 }
@@ -261,6 +275,7 @@ impl Bench {
             stop,
             failure: None,
             frames: Frames::default(),
+            standing: crate::standing::Standing::new(setting.look_after),
             #[cfg(feature = "metrics")]
             whereabouts: Whereabouts::new(&short("q")),
         };
@@ -270,6 +285,7 @@ impl Bench {
             acks: setting.acks,
             cancels: setting.cancels,
             cancelled: CancellationToken::new(),
+            looks: Mutex::new(setting.looks.into_iter()),
         };
         Self { subscription, counts, wire, deliveries, link, publisher, log, tag: 0, ordered }
     }
@@ -549,6 +565,29 @@ async fn a_consumer_told_to_stop_when_idle_stops_when_nothing_comes_and_nothing_
     assert!(matches!(bench.serve_until_over().await, Over::Stopping(Ended::Idle)));
     assert!(began.elapsed() >= A_WHILE, "it stopped while a handler was at work");
     assert_eq!(bench.counts.now().handled, 1);
+}
+
+#[tokio::test]
+async fn a_subscription_that_the_broker_has_forgotten_is_lost_at_the_second_look_and_what_runs_is_finished() {
+    let forgotten = Look::There { consumers: 0, ready: 0 };
+    let looks = vec![forgotten, Look::There { consumers: 1, ready: 0 }, forgotten, forgotten];
+    let mut bench = Bench::new(Setting { look_after: A_WHILE / 10, looks, ..Setting::default() });
+    bench.deliver(&["slow"]);
+    let Over::Lost(why) = bench.serve_until_over().await else { panic!("not lost") };
+    assert!(why.contains("forgotten the subscription"), "{why}");
+    bench.subscription.on_lost(Duration::from_secs(5)).await;
+    assert_eq!((bench.counts.now().handled, bench.wire.all().iter().filter(|f| *f == "look").count()), (1, 4));
+}
+
+#[tokio::test]
+async fn a_look_that_is_never_answered_stops_neither_handling_nor_stopping() {
+    let mut bench = Bench::new(Setting { look_after: A_WHILE / 10, ..Setting::default() });
+    let wire = bench.wire.clone();
+    bench.while_serving(wire.until("look")).await;
+    bench.deliver(&["ok"]);
+    bench.while_serving(wire.until("ack 1")).await;
+    let (frames, _) = bench.drain().await;
+    assert_eq!(frames.last().map(String::as_str), Some("close"), "{frames:?}");
 }
 
 const A_WHILE: Duration = Duration::from_millis(100);

@@ -141,14 +141,7 @@ async fn a_deleted_queue_ends_neither_its_consumer_nor_another_and_is_consumed_a
         node.delete_queue(&doomed).await.unwrap();
         send(&sender, &other, ["second1".to_owned()]).await;
         undisturbed.until(|tally| tally.handled == 2).await;
-        // RabbitMQ 3.10 forgets to tell a consumer that its queue is gone if the queue is made again at once.
-        let told = async {
-            let consumers = async || node.ctl(&["-q", "list_consumers", "queue_name"]).await.unwrap();
-            while consumers().await.contains(&doomed) {}
-        };
-        tokio::time::timeout(Duration::from_secs(60), told)
-            .await
-            .expect("the broker still lists the consumer of a deleted queue");
+        running.until_health(|health| !health.is_subscribed()).await;
         let delays = [200, 400].map(Duration::from_millis);
         declare(node, WorkQueue::shared_with_delays(&doomed, &delays).unwrap()).await;
         send(&sender, &doomed, ["second1".to_owned()]).await;

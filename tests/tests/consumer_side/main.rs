@@ -2,7 +2,9 @@
 
 mod answering;
 mod consumer_connection_lost;
+mod consumer_observed;
 mod consumer_program;
+mod consumer_subscription_lost;
 mod consuming;
 mod consuming_in_order;
 mod dead_letters;
