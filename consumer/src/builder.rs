@@ -263,6 +263,14 @@ impl ConsumerBuilder {
             return Err(BuildError::NoTransactions { database });
         }
         let transactions = transactions.filter(|_| !asked_for.is_empty());
+        if let Some(abandoned_after) = transactions.as_ref().and_then(|transactions| transactions.abandoned_after())
+            && abandoned_after <= self.handler_deadline
+        {
+            return Err(BuildError::TransactionEndsTooSoon {
+                abandoned_after,
+                handler_deadline: self.handler_deadline,
+            });
+        }
         let longest = longest_retry(self.processing.retry(), self.handler_deadline);
         if let Some(log) = &log
             && log.retention() <= longest
@@ -393,6 +401,16 @@ pub enum BuildError {
     NoTransactions {
         /// The database.
         database: &'static str,
+    },
+    /// A handler's transaction would be taken from it while it works.
+    #[error(
+        "a handler may take {handler_deadline:?}, and the server ends its transaction when nothing was asked in it for          {abandoned_after:?}: give the log a longer `.abandoned_after(…)`, or handlers less time"
+    )]
+    TransactionEndsTooSoon {
+        /// How long a transaction may be idle.
+        abandoned_after: Duration,
+        /// How long a handler may take.
+        handler_deadline: Duration,
     },
     /// A retry could come back after its first handling is forgotten.
     #[error(

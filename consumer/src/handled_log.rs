@@ -74,6 +74,9 @@ pub(crate) trait Transactions: Send + Sync + 'static {
     /// The database's name.
     fn database(&self) -> &'static str;
 
+    /// How long a handler may leave its transaction idle before it is taken from it.
+    fn abandoned_after(&self) -> Option<Duration>;
+
     /// Handles a batch in one transaction, one message after another. When it ends with an error nothing has
     /// happened, or nobody knows: the log tells when the batch is tried again.
     fn run(self: Arc<Self>, batch: Vec<Piece>, attempts: Attempts) -> LogFuture<'static, Vec<PieceEnd>>;
@@ -83,6 +86,10 @@ pub(crate) trait Transactions: Send + Sync + 'static {
 impl<L: in_transaction::InTransaction> Transactions for L {
     fn database(&self) -> &'static str {
         <L::Database as sqlx::Database>::NAME
+    }
+
+    fn abandoned_after(&self) -> Option<Duration> {
+        in_transaction::InTransaction::abandoned_after(self)
     }
 
     fn run(self: Arc<Self>, batch: Vec<Piece>, attempts: Attempts) -> LogFuture<'static, Vec<PieceEnd>> {

@@ -1,6 +1,6 @@
 //! What a log in a database can do inside a transaction that a batch of handlers shares with it.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use correio_guarantees::{Admission, HandledId};
 use sqlx::{Database, Transaction};
@@ -25,6 +25,11 @@ pub(crate) trait InTransaction: Send + Sync + 'static {
 
     /// Runs statements without parameters and results, such as `SAVEPOINT message`.
     fn run<'a>(connection: &'a mut Connection<Self>, statements: &'static str) -> Answer<'a, ()>;
+
+    /// How long a transaction may be idle before the server ends it; `None` where nobody does.
+    fn abandoned_after(&self) -> Option<Duration> {
+        None
+    }
 
     /// Whether an error is not the statement's, but the database's: away, shutting down, its disk full, its connections
     /// used up. Trying the same again later may work.

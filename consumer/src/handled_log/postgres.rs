@@ -63,7 +63,7 @@ impl PostgresLog {
         PostgresLogBuilder {
             url: url.into(),
             retention: super::DURABLE_RETENTION,
-            abandoned_after: Duration::from_secs(60),
+            abandoned_after: Duration::from_secs(90),
         }
     }
 
@@ -153,7 +153,7 @@ impl PostgresLogBuilder {
     }
 
     /// How long a handlers' transaction may be idle before the server ends it: its consumer is taken for dead, and what it
-    /// commits late fails. 60 seconds, unless told otherwise.
+    /// commits late fails. 90 seconds, unless told otherwise; it has to exceed the handler deadline.
     #[must_use]
     pub fn abandoned_after(mut self, abandoned_after: Duration) -> Self {
         self.abandoned_after = abandoned_after;

@@ -48,6 +48,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fails = Fails { once: args.fails_once, always: args.fails };
     let builder = if args.database.starts_with("postgres:") {
         let abandoned_after = Duration::from_millis(args.abandoned_after);
+        let builder = builder.handler_deadline(abandoned_after / 2);
         let log = PostgresLog::builder(&args.database).abandoned_after(abandoned_after).connect().await?;
         in_postgres(builder, fails).deduplication(Deduplication::from(log))
     } else {

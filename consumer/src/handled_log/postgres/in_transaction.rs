@@ -34,6 +34,10 @@ impl InTransaction for PostgresLog {
         })
     }
 
+    fn abandoned_after(&self) -> Option<std::time::Duration> {
+        Some(self.abandoned_after)
+    }
+
     fn is_away(error: &sqlx::Error) -> bool {
         match error {
             sqlx::Error::Database(error) => error.code().is_some_and(|code| is_code_of_server(&code)),
