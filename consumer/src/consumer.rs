@@ -29,9 +29,9 @@ use crate::{
     handler::Handlers,
     health::{HealthReport, HealthWatch},
     link::{Link, SubscribeError, Subscribed},
+    lookout::Lookout,
     pipeline::{Pipeline, Rules},
     processing::{Acknowledgement, Processing},
-    standing::Standing,
     startup::{self, Company, Startup},
     subscription::{Frames, Over, Subscription},
     work::Work,
@@ -233,7 +233,7 @@ impl Consumer {
             stop,
             failure: None,
             frames: Frames::default(),
-            standing: Standing::new(settings.look_after),
+            lookout: Lookout::new(settings.look_after),
             #[cfg(feature = "metrics")]
             whereabouts: Whereabouts::new(&settings.queue),
         }

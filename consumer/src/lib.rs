@@ -36,6 +36,7 @@ mod handler;
 mod health;
 mod held;
 mod link;
+mod lookout;
 mod order;
 mod pipeline;
 mod processing;
@@ -44,7 +45,6 @@ pub mod program;
 mod reply;
 #[cfg(feature = "metrics")]
 mod reporting;
-mod standing;
 mod startup;
 mod subscription;
 mod telemetry;

@@ -16,7 +16,7 @@ use lapin::{
 };
 use tokio::time::timeout;
 
-use crate::{pipeline::Delivery, standing::Look};
+use crate::{lookout::Look, pipeline::Delivery};
 
 /// A subscription on a channel of its own.
 pub(crate) trait Link: Send {
@@ -54,7 +54,7 @@ pub(crate) struct Subscribed {
     lease: Option<LeasedChannel>,
     stream: lapin::Consumer,
     /// For looks at the queue: what the broker refuses closes only this.
-    lookout: lapin::Channel,
+    for_looks: lapin::Channel,
 }
 
 /// Why there is no subscription.
@@ -105,8 +105,8 @@ impl Subscribed {
         let options = BasicConsumeOptions::default();
         let consuming = channel.basic_consume(wire::short_string(queue), tag, options, FieldTable::default());
         let stream = bounded("subscribing", consuming).await?;
-        let lookout = bounded("opening another channel", lease.connection().create_channel()).await?;
-        Ok(Self { queue: queue.clone(), lease: Some(lease), stream, lookout })
+        let for_looks = bounded("opening another channel", lease.connection().create_channel()).await?;
+        Ok(Self { queue: queue.clone(), lease: Some(lease), stream, for_looks })
     }
 }
 
@@ -154,7 +154,7 @@ impl Link for Subscribed {
     }
 
     fn look(&self) -> Looking {
-        let (channel, queue) = (self.lookout.clone(), wire::short_string(&self.queue));
+        let (channel, queue) = (self.for_looks.clone(), wire::short_string(&self.queue));
         Box::pin(async move {
             let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
             let looking = channel.queue_declare(queue, options, FieldTable::default());

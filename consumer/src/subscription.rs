@@ -16,8 +16,8 @@ use crate::{
     counts::Ended,
     error::ConsumeError,
     link::{Answer, Link, Looking},
+    lookout::{Look, Lookout},
     pipeline::{Effect, Moment, Pipeline},
-    standing::{Look, Standing},
     work::{Done, Work},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Subscription {
     /// What is on its way to the socket of the channel that is served.
     pub(crate) frames: Frames,
     /// Whether the subscription still stands, when nothing comes.
-    pub(crate) standing: Standing,
+    pub(crate) lookout: Lookout,
     #[cfg(feature = "metrics")]
     pub(crate) whereabouts: Whereabouts,
 }
@@ -59,7 +59,7 @@ impl Subscription {
         self.pipeline.on_subscribed(active_at.into_std());
         #[cfg(feature = "metrics")]
         self.whereabouts.on_subscribed(true);
-        self.standing.on_subscribed(active_at.into_std());
+        self.lookout.on_subscribed(active_at.into_std());
         // One timer for all the looks that never come to pass: a busy loop has no time to set one at each turn.
         let mut look_at = pin!(sleep_until(active_at));
         let mut looking: Option<Looking> = None;
@@ -84,7 +84,7 @@ impl Subscription {
                 }
                 delivery = link.next(), if self.pipeline.has_room() => {
                     active_at = Instant::now();
-                    self.standing.on_delivery(active_at.into_std());
+                    self.lookout.on_delivery(active_at.into_std());
                     match delivery {
                         Some(Ok(delivery)) => self.pipeline.on_delivery(delivery, Moment::now()),
                         Some(Err(cause)) => return Over::Lost(cause),
@@ -99,12 +99,12 @@ impl Subscription {
                 }
                 look = seen(&mut looking) => {
                     let (is_empty_handed, now) = (self.pipeline.is_empty(), Instant::now().into_std());
-                    if let Some(lost) = self.standing.on_look(look, is_empty_handed, now) {
+                    if let Some(lost) = self.lookout.on_look(look, is_empty_handed, now) {
                         return Over::Lost(lost.to_owned());
                     }
                 }
-                () = &mut look_at, if looking.is_none() && self.standing.next_look().is_some() => {
-                    match self.standing.next_look().map(Instant::from_std) {
+                () = &mut look_at, if looking.is_none() && self.lookout.next_look().is_some() => {
+                    match self.lookout.next_look().map(Instant::from_std) {
                         Some(later) if later > Instant::now() => look_at.as_mut().reset(later),
                         _ => looking = Some(link.look()),
                     }

@@ -275,7 +275,7 @@ impl Bench {
             stop,
             failure: None,
             frames: Frames::default(),
-            standing: crate::standing::Standing::new(setting.look_after),
+            lookout: Lookout::new(setting.look_after),
             #[cfg(feature = "metrics")]
             whereabouts: Whereabouts::new(&short("q")),
         };

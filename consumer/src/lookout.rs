@@ -31,7 +31,7 @@ pub(crate) enum Look {
 
 /// Judges a subscription by what comes and by looks at its queue.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub(crate) struct Lookout {
     every: Duration,
     look_at: Option<Instant>,
     /// Looks in succession in which nobody was subscribed.
@@ -42,7 +42,7 @@ pub(crate) struct Standing {
     patience: u32,
 }
 
-impl Standing {
+impl Lookout {
     /// A first look is taken when nothing has come for `every`.
     pub(crate) fn new(every: Duration) -> Self {
         Self { every, look_at: None, deserted: 0, passed_over: 0, patience: IN_SUCCESSION }
@@ -110,24 +110,24 @@ mod tests {
 
     /// A subscription and its clock.
     struct Quiet {
-        standing: Standing,
+        lookout: Lookout,
         now: Instant,
     }
 
     impl Quiet {
         fn new() -> Self {
             let now = Instant::now();
-            let mut standing = Standing::new(EVERY);
-            standing.on_subscribed(now);
-            Self { standing, now }
+            let mut lookout = Lookout::new(EVERY);
+            lookout.on_subscribed(now);
+            Self { lookout, now }
         }
 
         /// Waits for the next look, and says how long that was and what followed.
         fn look(&mut self, look: Look, is_empty_handed: bool) -> (u64, bool) {
-            let at = self.standing.next_look().expect("a next look");
+            let at = self.lookout.next_look().expect("a next look");
             let waited = (at - self.now).as_secs();
             self.now = at;
-            (waited, self.standing.on_look(look, is_empty_handed, at).is_some())
+            (waited, self.lookout.on_look(look, is_empty_handed, at).is_some())
         }
     }
 
@@ -140,8 +140,8 @@ mod tests {
         let mut quiet = Quiet::new();
         for _ in 0..3 {
             quiet.now += EVERY - Duration::from_secs(1);
-            quiet.standing.on_delivery(quiet.now);
-            assert_eq!(quiet.standing.next_look(), Some(quiet.now + EVERY));
+            quiet.lookout.on_delivery(quiet.now);
+            assert_eq!(quiet.lookout.next_look(), Some(quiet.now + EVERY));
         }
     }
 
@@ -185,9 +185,9 @@ mod tests {
             assert_eq!(quiet.look(Look::Unanswered, true), (15, false));
         }
         assert!(!quiet.look(Look::Forbidden, true).1);
-        assert_eq!(quiet.standing.next_look(), None);
-        quiet.standing.on_subscribed(quiet.now);
-        assert!(quiet.standing.next_look().is_some(), "on the next channel it may");
+        assert_eq!(quiet.lookout.next_look(), None);
+        quiet.lookout.on_subscribed(quiet.now);
+        assert!(quiet.lookout.next_look().is_some(), "on the next channel it may");
     }
 
     #[test]
@@ -197,12 +197,12 @@ mod tests {
         for look in 1..=600_u32 {
             if quiet.look(there(1, 5), true).1 {
                 renewals.push(look);
-                quiet.standing.on_subscribed(quiet.now);
+                quiet.lookout.on_subscribed(quiet.now);
             }
         }
         let gaps: Vec<u32> = std::iter::once(0).chain(renewals.clone()).zip(renewals).map(|(a, b)| b - a).collect();
         assert_eq!(gaps, [2, 4, 8, 16, 32, 64, 64, 64, 64, 64, 64, 64, 64]);
-        quiet.standing.on_delivery(quiet.now);
+        quiet.lookout.on_delivery(quiet.now);
         assert!(!quiet.look(there(1, 5), true).1);
         assert!(quiet.look(there(1, 5), true).1, "what comes ends the caution");
     }
