@@ -124,6 +124,7 @@ list! {
     UNCONFIRMED_COPIES: Counter in Count, "correio.consumer.unconfirmed_copies" [QUEUE],
         "copies (retries, dead letters) that were not confirmed and are published again";
     WITHOUT_ID: Counter in Count, "correio.consumer.without_id" [QUEUE], "messages that nobody can deduplicate";
+    SUSPECTED: Counter in Count, "correio.consumer.suspected" [QUEUE], "messages handled alone because they had come back too often";
     RESUBSCRIBED: Counter in Count, "correio.consumer.resubscribed" [QUEUE], "subscriptions renewed after a loss";
     SUBSCRIBED: Gauge in Count, "correio.consumer.subscribed" [QUEUE], "consumers that are subscribed";
     IN_FLIGHT: Gauge in Count, "correio.consumer.in_flight" [QUEUE], "handlers at work";

@@ -31,6 +31,12 @@ pub(crate) trait Link: Send {
     /// Asks for no more deliveries; those on their way still come, then the subscription is over.
     fn cancel(&self) -> Answer;
 
+    /// Ends when the broker has taken in what was put on the channel before.
+    fn round_trip(&self) -> Answer;
+
+    /// Subscribes anew on the same channel, with another prefetch: what is unsettled stays so. Gives out what was on its way.
+    fn resubscribe(&mut self, prefetch: u16) -> impl Future<Output = Result<Vec<Delivery>, String>> + Send;
+
     /// Closes the channel and waits for that, in bounded time.
     fn close(self) -> impl Future<Output = ()> + Send;
 }
@@ -42,7 +48,11 @@ pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<(), String>> + Send>
 pub(crate) struct Subscribed {
     /// Taken only by what ends the subscription.
     lease: Option<LeasedChannel>,
+    queue: ShortText,
     stream: lapin::Consumer,
+    prefetch: u16,
+    /// How many subscriptions the channel has had.
+    subscriptions: u32,
 }
 
 /// Why there is no subscription.
@@ -85,15 +95,8 @@ impl Subscribed {
         prefetch: u16,
     ) -> Result<Self, SubscribeError> {
         let lease = connections.channel().await?;
-        let channel = lease.channel();
-        // Always: without it the broker sends the whole queue into this process.
-        bounded("setting the prefetch", channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
-        let tag = format!("consumer-{}-{}", host_name(), std::process::id());
-        let tag = ShortString::try_new(tag).unwrap_or_default();
-        let options = BasicConsumeOptions::default();
-        let consuming = channel.basic_consume(wire::short_string(queue), tag, options, FieldTable::default());
-        let stream = bounded("subscribing", consuming).await?;
-        Ok(Self { lease: Some(lease), stream })
+        let stream = subscribe(lease.channel(), queue, prefetch, 1).await?;
+        Ok(Self { lease: Some(lease), queue: queue.clone(), stream, prefetch, subscriptions: 1 })
     }
 }
 
@@ -140,6 +143,31 @@ impl Link for Subscribed {
         answer(async move { channel.basic_cancel(tag, BasicCancelOptions::default()).await })
     }
 
+    fn round_trip(&self) -> Answer {
+        let (channel, prefetch) = (self.channel(), self.prefetch);
+        // It counts for later subscriptions only; its answer is what is wanted.
+        answer(async move { channel.basic_qos(prefetch, BasicQosOptions::default()).await })
+    }
+
+    async fn resubscribe(&mut self, prefetch: u16) -> Result<Vec<Delivery>, String> {
+        let (channel, tag) = (self.channel(), self.stream.tag());
+        let cancelling = channel.basic_cancel(tag, BasicCancelOptions::default());
+        bounded("ending the subscription", cancelling).await.map_err(|error| error.to_string())?;
+        let mut left = Vec::new();
+        loop {
+            match timeout(STEP_DEADLINE, self.next()).await {
+                Ok(Some(delivery)) => left.push(delivery?),
+                Ok(None) => break,
+                Err(_) => return Err(format!("the subscription had not ended after {STEP_DEADLINE:?}")),
+            }
+        }
+        self.subscriptions += 1;
+        self.prefetch = prefetch;
+        let subscribing = subscribe(&channel, &self.queue, prefetch, self.subscriptions);
+        self.stream = subscribing.await.map_err(|error| error.to_string())?;
+        Ok(left)
+    }
+
     async fn close(mut self) {
         if let Some(lease) = self.lease.take()
             && let Err(error) = lease.close().await
@@ -148,6 +176,23 @@ impl Link for Subscribed {
         }
         // The stream is dropped only now, when there is nothing left to cancel.
     }
+}
+
+async fn subscribe(
+    channel: &lapin::Channel,
+    queue: &ShortText,
+    prefetch: u16,
+    number: u32,
+) -> Result<lapin::Consumer, SubscribeError> {
+    // Always: without it the broker sends the whole queue into this process.
+    bounded("setting the prefetch", channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    // A tag of its own: the broker would take up the earlier one's unsettled deliveries with it.
+    let again = if number > 1 { format!("-{number}") } else { String::new() };
+    let tag = format!("consumer-{}-{}{again}", host_name(), std::process::id());
+    let tag = ShortString::try_new(tag).unwrap_or_default();
+    let options = BasicConsumeOptions::default();
+    let consuming = channel.basic_consume(wire::short_string(queue), tag, options, FieldTable::default());
+    bounded("subscribing", consuming).await
 }
 
 fn read(delivery: lapin::message::Delivery) -> Delivery {

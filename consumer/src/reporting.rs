@@ -129,6 +129,7 @@ fn followed(queue: &str) -> Vec<Following<Tally>> {
         lost_acks: _,
         unconfirmed_copies: _,
         without_id: _,
+        suspected: _,
         resubscribed: _,
     } = Tally::default();
     vec![
@@ -150,6 +151,7 @@ fn followed(queue: &str) -> Vec<Following<Tally>> {
         plain(listed::LOST_ACKS, |tally| tally.lost_acks),
         plain(listed::UNCONFIRMED_COPIES, |tally| tally.unconfirmed_copies),
         plain(listed::WITHOUT_ID, |tally| tally.without_id),
+        plain(listed::SUSPECTED, |tally| tally.suspected),
         plain(listed::RESUBSCRIBED, |tally| tally.resubscribed),
     ]
 }

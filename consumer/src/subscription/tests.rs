@@ -103,6 +103,14 @@ impl Link for FakeLink {
         self.cancels.answer()
     }
 
+    fn round_trip(&self) -> Answer {
+        Answers::Ok.answer()
+    }
+
+    async fn resubscribe(&mut self, _: u16) -> Result<Vec<Delivery>, String> {
+        Ok(Vec::new())
+    }
+
     async fn close(self) {
         self.wire.note("close");
     }
@@ -237,7 +245,9 @@ impl Bench {
         let ordered = setting.processing.is_ordered();
         let short = |text| ShortText::new(text).unwrap();
         let stop = CancellationToken::new();
+        let prefetch = setting.processing.prefetch();
         let rules = Rules {
+            budget: crate::budget::Budget { prefetch, largest: 1_000_000, bytes: usize::MAX },
             queue: short("q"),
             subscription: "q".into(),
             processing: setting.processing,
@@ -257,6 +267,7 @@ impl Bench {
             stop,
             failure: None,
             frames: Frames::default(),
+            is_clearing: false,
             #[cfg(feature = "metrics")]
             whereabouts: Whereabouts::new(&short("q")),
         };

@@ -7,3 +7,4 @@ mod consuming;
 mod consuming_in_order;
 mod dead_letters;
 mod flights;
+mod suspects;
