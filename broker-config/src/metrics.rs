@@ -128,6 +128,7 @@ list! {
     FORGOTTEN_EARLY: Counter in Count, "correio.consumer.forgotten_early" [QUEUE],
         "handled ids forgotten before their retention was over, for want of room";
     WITHOUT_ID: Counter in Count, "correio.consumer.without_id" [QUEUE], "messages that nobody can deduplicate";
+    SUSPECTED: Counter in Count, "correio.consumer.suspected" [QUEUE], "messages handled alone because they had come back too often";
     RESUBSCRIBED: Counter in Count, "correio.consumer.resubscribed" [QUEUE], "subscriptions renewed after a loss";
     SUBSCRIBED: Gauge in Count, "correio.consumer.subscribed" [QUEUE], "consumers that are subscribed";
     IN_FLIGHT: Gauge in Count, "correio.consumer.in_flight" [QUEUE], "handlers at work";

@@ -1,12 +1,17 @@
 //! What a consumer is made of, checked once.
 
-use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use std::{
+    num::{NonZeroU16, NonZeroU64, NonZeroUsize},
+    sync::Arc,
+    time::Duration,
+};
 
 use correio_broker_config::{Address, OwnQueue, OwnQueueError, Topology};
 use correio_message::{MailboxName, ShortText, TooLong, TopicPattern};
 
 use crate::{
     Consumer,
+    budget::{Budget, BudgetTooSmall, DEFAULT_BUDGET},
     consumer::Settings,
     counts::Counts,
     handled_log::{HandledLog, MemoryLog, Transactions},
@@ -22,6 +27,8 @@ pub struct ConsumerBuilder {
     expires: Option<Duration>,
     subscription: Option<String>,
     processing: Processing,
+    memory_budget: usize,
+    largest_message: Option<NonZeroUsize>,
     acknowledgement: Acknowledgement,
     deduplication: Deduplication,
     handler_deadline: Duration,
@@ -44,6 +51,8 @@ impl ConsumerBuilder {
             expires: None,
             subscription: None,
             processing: Processing::default(),
+            memory_budget: DEFAULT_BUDGET,
+            largest_message: None,
             acknowledgement: Acknowledgement::default(),
             deduplication: Deduplication::default(),
             handler_deadline: Duration::from_secs(60),
@@ -129,6 +138,22 @@ impl ConsumerBuilder {
     /// Concurrency, order and retries ([`Processing::independent`]).
     pub fn processing(mut self, processing: Processing) -> Self {
         self.processing = processing;
+        self
+    }
+
+    /// The most bytes of messages that are held at once (1 GiB): the prefetch times the largest message never exceeds it.
+    ///
+    /// Without [`largest_message`](Self::largest_message) the largest message follows from it: 16 MiB with the default
+    /// processing, which is all that RabbitMQ takes; less where more is prefetched, such as 3 MiB with the default order by key.
+    pub fn memory_budget(mut self, bytes: NonZeroUsize) -> Self {
+        self.memory_budget = bytes.get();
+        self
+    }
+
+    /// The largest message that is taken, in bytes, headers included; a larger one is parked as a dead letter with its bytes
+    /// untouched. The prefetch is as large as the memory budget then allows.
+    pub fn largest_message(mut self, bytes: NonZeroUsize) -> Self {
+        self.largest_message = Some(bytes);
         self
     }
 
@@ -252,6 +277,7 @@ impl ConsumerBuilder {
         {
             return Err(BuildError::TooManyParked { parked: parked.get() });
         }
+        let budget = budget(self.memory_budget, self.largest_message, &self.processing)?;
         let held = self.processing.longest_hold(self.handler_deadline);
         if held >= HALF_OF_CONSUMER_TIMEOUT {
             return Err(BuildError::HeldTooLong { held });
@@ -285,6 +311,7 @@ impl ConsumerBuilder {
                 while_here,
                 subscription,
                 processing: self.processing,
+                budget,
                 acknowledgement: self.acknowledgement,
                 log,
                 transactions,
@@ -384,6 +411,18 @@ pub enum BuildError {
         /// What was given.
         parked: u16,
     },
+    /// Too little memory for what the processing needs.
+    #[error(
+        "a memory budget of {bytes} bytes has room for {fit} of the largest messages, and this processing needs {needed}: give          `.memory_budget(…)` more, `.largest_message(…)` less, or let fewer be handled or parked at once"
+    )]
+    BudgetTooSmall {
+        /// The budget.
+        bytes: usize,
+        /// How many messages fit.
+        fit: usize,
+        /// How many are needed.
+        needed: u16,
+    },
     /// The broker would take the messages away.
     #[error(
         "a message could be held for {held:?} before it is settled, and the broker takes it away after 30 min: keep the \
@@ -423,6 +462,12 @@ pub enum BuildError {
         /// The longest way of a message through its retries.
         longest: Duration,
     },
+}
+
+fn budget(bytes: usize, largest: Option<NonZeroUsize>, processing: &Processing) -> Result<Budget, BuildError> {
+    let wanted = NonZeroU16::new(processing.prefetch()).unwrap_or(NonZeroU16::MIN);
+    Budget::of(bytes, largest, wanted, processing.least_prefetch())
+        .map_err(|BudgetTooSmall { needed, fit }| BuildError::BudgetTooSmall { bytes, fit, needed })
 }
 
 type Logs = (Option<Arc<dyn HandledLog>>, Option<Arc<dyn Transactions>>);
@@ -484,6 +529,22 @@ mod tests {
             retry: RetrySchedule::none(),
         };
         assert!(refusal(builder().processing(patient)).contains("gap deadline"));
+    }
+
+    #[test]
+    fn the_prefetch_times_the_largest_message_is_within_the_memory_budget() {
+        let bytes = |n| NonZeroUsize::new(n).expect("not zero");
+        let of = |builder: ConsumerBuilder| builder.build().map(|built| (built.prefetch(), built.largest_message()));
+        assert_eq!(of(builder()).expect("built"), (64, 16 << 20));
+        assert_eq!(of(builder().memory_budget(bytes(6_400))).expect("built"), (64, 100));
+        let cut = builder().memory_budget(bytes(1_000)).largest_message(bytes(100));
+        assert_eq!(of(cut).expect("built"), (10, 100));
+        // 256 may be parked, so 257 are needed.
+        let ordered = builder().processing(Processing::ordered_by_key());
+        let said = refusal(ordered.memory_budget(bytes(256_000)).largest_message(bytes(1_000)));
+        for named in ["256000 bytes", "room for 256", "needs 257", ".memory_budget("] {
+            assert!(said.contains(named), "{named}: {said}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "metrics")]
 use crate::reporting::{Reporter, Whereabouts};
 use crate::{
+    budget::Budget,
     builder::ConsumerBuilder,
     copies::CopyPublisher,
     counts::{Counts, Ended, Summary},
@@ -54,6 +55,7 @@ pub(crate) struct Settings {
     pub(crate) while_here: bool,
     pub(crate) subscription: ShortText,
     pub(crate) processing: Processing,
+    pub(crate) budget: Budget,
     pub(crate) acknowledgement: Acknowledgement,
     pub(crate) log: Option<Arc<dyn HandledLog>>,
     /// Set when handlers ask for the log's transactions.
@@ -90,10 +92,16 @@ impl Consumer {
         self.health.watch()
     }
 
-    /// How many unsettled deliveries it asks the broker for.
+    /// How many unsettled deliveries it asks the broker for: as many as the processing wants and the memory budget has room for.
     #[must_use]
     pub fn prefetch(&self) -> u16 {
-        self.settings.processing.prefetch()
+        self.settings.budget.prefetch
+    }
+
+    /// The largest message that it takes, in bytes, headers included: times the prefetch, it is within the memory budget.
+    #[must_use]
+    pub fn largest_message(&self) -> usize {
+        self.settings.budget.largest
     }
 
     /// Looks at the broker without taking a message: is the queue there, and what it needs around it? A mailbox, a group's or
@@ -212,6 +220,7 @@ impl Consumer {
             queue: settings.queue.clone(),
             subscription: settings.subscription.as_str().into(),
             processing: settings.processing.clone(),
+            budget: settings.budget,
             acknowledgement: settings.acknowledgement,
             deduplicate: settings.log.is_some(),
             in_transactions: settings.transactions.is_some(),
@@ -234,6 +243,7 @@ impl Consumer {
             failure: None,
             frames: Frames::default(),
             lookout: Lookout::new(settings.look_after),
+            is_clearing: false,
             #[cfg(feature = "metrics")]
             whereabouts: Whereabouts::new(&settings.queue),
         }
@@ -271,8 +281,8 @@ impl Consumer {
                     return Ended::Stopped;
                 }
                 Over::Closing => {
-                    tracing::warn!(queue = %settings.queue, "copies cannot be published: everything goes back, in order");
-                    self.health.on_away("copies cannot be published", now());
+                    tracing::warn!(queue = %settings.queue, "everything that is held goes back, in order");
+                    self.health.on_away("everything that was held goes back", now());
                     link.close().await;
                 }
                 Over::Lost(cause) => {
@@ -298,6 +308,7 @@ impl Consumer {
         is_first: bool,
     ) -> Option<Subscribed> {
         let stop = subscription.stop.clone();
+        let prefetch = subscription.pipeline.prefetch();
         let subscribing = async {
             if !is_first {
                 sleep(backoff.next_delay()).await;
@@ -306,7 +317,7 @@ impl Consumer {
             let mut patience = Patience::with(connections.address());
             loop {
                 // What was there when the consumer began may be gone when it subscribes.
-                match self.subscribe(connections, std::mem::take(&mut is_there)).await {
+                match self.subscribe(connections, std::mem::take(&mut is_there), prefetch).await {
                     Ok(link) => return Ok(link),
                     Err(error) => {
                         let queue = &self.settings.queue;
@@ -334,13 +345,18 @@ impl Consumer {
         linked.map_err(|failure| subscription.failure.get_or_insert(failure)).ok()
     }
 
-    async fn subscribe(&self, connections: &Connections, is_there: bool) -> Result<Subscribed, SubscribeError> {
+    async fn subscribe(
+        &self,
+        connections: &Connections,
+        is_there: bool,
+        prefetch: u16,
+    ) -> Result<Subscribed, SubscribeError> {
         if let Some(own) = self.settings.own.as_ref().filter(|_| !is_there)
             && ensure(connections, own).await? == Presence::MadeNow
         {
             tracing::warn!(%own, "its queue was gone and is made anew: what was in it is lost");
         }
-        Subscribed::to(connections, &self.settings.queue, self.prefetch()).await
+        Subscribed::to(connections, &self.settings.queue, prefetch).await
     }
 
     /// The queues around an own queue have no consumer, and would expire in the middle of everything.

@@ -101,6 +101,8 @@ tally! {
     forgotten_early,
     /// Messages without an id, which nobody can deduplicate.
     without_id,
+    /// Messages handled alone because they had come back too often.
+    suspected,
     /// How often the subscription was renewed after it was lost.
     resubscribed,
 }

@@ -23,6 +23,7 @@
 //! machine without a clock or a socket. `subscription.rs` is the loop around it, `work.rs` runs handlers and copies,
 //! `consumer.rs` subscribes again after a loss. Guarantees 3 to 9 of `ARCHITECTURE.md`.
 
+mod budget;
 mod builder;
 mod consumer;
 mod context;

@@ -36,6 +36,11 @@ pub(crate) trait Link: Send {
 
     /// Looks at the queue, on another channel, in bounded time.
     fn look(&self) -> Looking;
+    /// Ends when the broker has taken in what was put on the channel before.
+    fn round_trip(&self) -> Answer;
+
+    /// Subscribes anew on the same channel, with another prefetch: what is unsettled stays so. Gives out what was on its way.
+    fn resubscribe(&mut self, prefetch: u16) -> impl Future<Output = Result<Vec<Delivery>, String>> + Send;
 
     /// Closes the channel and waits for that, in bounded time.
     fn close(self) -> impl Future<Output = ()> + Send;
@@ -49,12 +54,15 @@ pub(crate) type Looking = Pin<Box<dyn Future<Output = Look> + Send>>;
 
 /// A subscription on a lapin channel.
 pub(crate) struct Subscribed {
-    queue: ShortText,
     /// Taken only by what ends the subscription.
     lease: Option<LeasedChannel>,
+    queue: ShortText,
     stream: lapin::Consumer,
     /// For looks at the queue: what the broker refuses closes only this.
     for_looks: lapin::Channel,
+    prefetch: u16,
+    /// How many subscriptions the channel has had.
+    subscriptions: u32,
 }
 
 /// Why there is no subscription.
@@ -97,16 +105,9 @@ impl Subscribed {
         prefetch: u16,
     ) -> Result<Self, SubscribeError> {
         let lease = connections.channel().await?;
-        let channel = lease.channel();
-        // Always: without it the broker sends the whole queue into this process.
-        bounded("setting the prefetch", channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
-        let tag = format!("consumer-{}-{}", host_name(), std::process::id());
-        let tag = ShortString::try_new(tag).unwrap_or_default();
-        let options = BasicConsumeOptions::default();
-        let consuming = channel.basic_consume(wire::short_string(queue), tag, options, FieldTable::default());
-        let stream = bounded("subscribing", consuming).await?;
+        let stream = subscribe(lease.channel(), queue, prefetch, 1).await?;
         let for_looks = bounded("opening another channel", lease.connection().create_channel()).await?;
-        Ok(Self { queue: queue.clone(), lease: Some(lease), stream, for_looks })
+        Ok(Self { lease: Some(lease), queue: queue.clone(), stream, for_looks, prefetch, subscriptions: 1 })
     }
 }
 
@@ -170,6 +171,31 @@ impl Link for Subscribed {
         })
     }
 
+    fn round_trip(&self) -> Answer {
+        let (channel, prefetch) = (self.channel(), self.prefetch);
+        // It counts for later subscriptions only; its answer is what is wanted.
+        answer(async move { channel.basic_qos(prefetch, BasicQosOptions::default()).await })
+    }
+
+    async fn resubscribe(&mut self, prefetch: u16) -> Result<Vec<Delivery>, String> {
+        let (channel, tag) = (self.channel(), self.stream.tag());
+        let cancelling = channel.basic_cancel(tag, BasicCancelOptions::default());
+        bounded("ending the subscription", cancelling).await.map_err(|error| error.to_string())?;
+        let mut left = Vec::new();
+        loop {
+            match timeout(STEP_DEADLINE, self.next()).await {
+                Ok(Some(delivery)) => left.push(delivery?),
+                Ok(None) => break,
+                Err(_) => return Err(format!("the subscription had not ended after {STEP_DEADLINE:?}")),
+            }
+        }
+        self.subscriptions += 1;
+        self.prefetch = prefetch;
+        let subscribing = subscribe(&channel, &self.queue, prefetch, self.subscriptions);
+        self.stream = subscribing.await.map_err(|error| error.to_string())?;
+        Ok(left)
+    }
+
     async fn close(mut self) {
         if let Some(lease) = self.lease.take()
             && let Err(error) = lease.close().await
@@ -178,6 +204,23 @@ impl Link for Subscribed {
         }
         // The stream is dropped only now, when there is nothing left to cancel.
     }
+}
+
+async fn subscribe(
+    channel: &lapin::Channel,
+    queue: &ShortText,
+    prefetch: u16,
+    number: u32,
+) -> Result<lapin::Consumer, SubscribeError> {
+    // Always: without it the broker sends the whole queue into this process.
+    bounded("setting the prefetch", channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    // A tag of its own: the broker would take up the earlier one's unsettled deliveries with it.
+    let again = if number > 1 { format!("-{number}") } else { String::new() };
+    let tag = format!("consumer-{}-{}{again}", host_name(), std::process::id());
+    let tag = ShortString::try_new(tag).unwrap_or_default();
+    let options = BasicConsumeOptions::default();
+    let consuming = channel.basic_consume(wire::short_string(queue), tag, options, FieldTable::default());
+    bounded("subscribing", consuming).await
 }
 
 fn read(delivery: lapin::message::Delivery) -> Delivery {

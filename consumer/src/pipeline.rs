@@ -23,6 +23,7 @@ use correio_message::{DeadReason, Decoded, Envelope, ShortText};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::Budget,
     context::{Context, Received},
     counts::Counts,
     error::ConsumeError,
@@ -38,6 +39,7 @@ mod handling;
 mod logging;
 mod settling;
 mod stopping;
+mod suspecting;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +50,7 @@ pub(crate) struct Rules {
     pub(crate) queue: ShortText,
     pub(crate) subscription: Arc<str>,
     pub(crate) processing: Processing,
+    pub(crate) budget: Budget,
     pub(crate) acknowledgement: Acknowledgement,
     pub(crate) deduplicate: bool,
     /// Messages are handled in batches, each in one transaction of the log.
@@ -124,6 +127,7 @@ pub(crate) struct Pipeline {
     settled: usize,
     log: logging::Waiting,
     next_fence: u64,
+    suspected: suspecting::Suspected,
     effects: Vec<Effect>,
     /// Nothing new is begun.
     stopping: bool,
@@ -134,10 +138,11 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     pub(crate) fn new(rules: Rules, counts: Counts) -> Self {
         let next_fence = rules.first_fence;
-        let batch = usize::from(rules.processing.prefetch() / 10).clamp(1, 100);
+        let batch = usize::from(rules.budget.prefetch / 10).clamp(1, 100);
         Self {
             order: Order::new(&rules.processing),
             acks: AckPlanner::new(batch, ACK_LINGER),
+            suspected: suspecting::Suspected::new(&rules.processing, rules.acknowledgement),
             rules,
             counts,
             held: BTreeMap::new(),
@@ -164,17 +169,25 @@ impl Pipeline {
         self.acks.on_channel_opened();
         self.settled = 0;
         self.order.on_subscribed(now);
+        self.on_room();
     }
 
-    /// A message was delivered: it is read and takes its place in the order.
+    /// A message was delivered.
     pub(crate) fn on_delivery(&mut self, delivery: Delivery, now: Moment) {
-        let Delivery { tag, redelivered, envelope } = delivery;
         self.counts.received(1);
-        self.acks.on_delivered(tag);
+        self.acks.on_delivered(delivery.tag);
         if self.stopping {
-            self.return_unstarted(tag);
+            self.return_unstarted(delivery.tag);
             return;
         }
+        if let Some(delivery) = self.look_at(delivery, now) {
+            self.take_in(delivery, now);
+        }
+    }
+
+    /// A message is read and takes its place in the order.
+    fn take_in(&mut self, delivery: Delivery, now: Moment) {
+        let Delivery { tag, redelivered, envelope } = delivery;
         let owed = match self.rules.acknowledgement {
             Acknowledgement::AfterHandling => Some(tag),
             Acknowledgement::OnDelivery => {
@@ -183,7 +196,12 @@ impl Pipeline {
                 None
             }
         };
-        match envelope.decode() {
+        let bytes = envelope.body.len() + envelope.properties.weight();
+        let decoded = envelope.decode();
+        if bytes > self.rules.budget.largest {
+            return self.park_oversized(owed, redelivered, envelope, decoded, now);
+        }
+        match decoded {
             // It takes its turn as a message does: acknowledged before those in front of it, it would be gone when they come again.
             Ok(decoded) if decoded.is_marker => {
                 let received = Arc::new(Received { decoded, redelivered });
@@ -321,7 +339,8 @@ impl Pipeline {
         let held = self.held.len() + self.answers.keys().filter(|ticket| !self.held.contains_key(ticket)).count();
         let on_receipt = self.rules.acknowledgement == Acknowledgement::OnDelivery;
         let most = self.rules.stop_after_count.filter(|_| on_receipt);
-        held < usize::from(self.rules.processing.prefetch())
+        held < usize::from(self.rules.budget.prefetch)
+            && !self.has_suspect()
             && most.is_none_or(|most| most.get().saturating_sub(self.done) > held as u64)
     }
 
@@ -339,7 +358,7 @@ impl Pipeline {
 
     /// Whether nothing is held.
     pub(crate) fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.held.is_empty() && self.suspected.is_empty()
     }
 
     /// So many acknowledgements are not known to have reached the broker.

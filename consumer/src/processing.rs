@@ -58,7 +58,7 @@ impl Processing {
         }
     }
 
-    /// How many unsettled deliveries to ask the broker for.
+    /// How many unsettled deliveries to ask the broker for, if that many fit the memory budget.
     ///
     /// Always more than may be parked: otherwise every delivery held could be waiting for one that the broker
     /// will not send until something is settled. Beyond that a few for each handler, so that none waits for the broker.
@@ -68,6 +68,14 @@ impl Processing {
         match self {
             Self::Independent { .. } => ahead,
             Self::OrderedByKey { parked, .. } => parked.get().saturating_add(ahead),
+        }
+    }
+
+    /// The least prefetch with which this works: more than may be parked.
+    pub(crate) fn least_prefetch(&self) -> NonZeroU16 {
+        match self {
+            Self::Independent { .. } => NonZeroU16::MIN,
+            Self::OrderedByKey { parked, .. } => parked.saturating_add(1),
         }
     }
 

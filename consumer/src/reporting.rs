@@ -131,6 +131,7 @@ fn followed(queue: &str) -> Vec<Following<Tally>> {
         taken_over: _,
         forgotten_early: _,
         without_id: _,
+        suspected: _,
         resubscribed: _,
     } = Tally::default();
     vec![
@@ -154,6 +155,7 @@ fn followed(queue: &str) -> Vec<Following<Tally>> {
         plain(listed::TAKEN_OVER, |tally| tally.taken_over),
         plain(listed::FORGOTTEN_EARLY, |tally| tally.forgotten_early),
         plain(listed::WITHOUT_ID, |tally| tally.without_id),
+        plain(listed::SUSPECTED, |tally| tally.suspected),
         plain(listed::RESUBSCRIBED, |tally| tally.resubscribed),
     ]
 }

@@ -248,6 +248,7 @@ mod tests {
             while_here: false,
             subscription: ShortText::new("orders").unwrap(),
             processing: Processing::independent(),
+            budget: crate::budget::Budget { prefetch: 64, largest: 1_000, bytes: 64_000 },
             acknowledgement,
             log: None,
             transactions: None,

@@ -35,6 +35,8 @@ pub(crate) struct Subscription {
     pub(crate) frames: Frames,
     /// Whether the subscription still stands, when nothing comes.
     pub(crate) lookout: Lookout,
+    /// A suspect waits for what is on its way.
+    pub(crate) is_clearing: bool,
     #[cfg(feature = "metrics")]
     pub(crate) whereabouts: Whereabouts,
 }
@@ -71,6 +73,14 @@ impl Subscription {
             }
             if self.pipeline.has_reached_its_count() {
                 return Over::Stopping(Ended::CountReached);
+            }
+            if let Some(room) = self.pipeline.resubscription() {
+                match link.resubscribe(self.pipeline.prefetch()).await {
+                    Ok(left) => left.into_iter().for_each(|delivery| self.pipeline.on_delivery(delivery, now)),
+                    Err(cause) => return Over::Lost(cause),
+                }
+                self.pipeline.on_resubscribed(room);
+                continue;
             }
             let idle_at = self.idle_at(active_at);
             let wake = self.pipeline.next_deadline().map(Instant::from_std).into_iter().chain(idle_at).min();
@@ -179,7 +189,7 @@ impl Subscription {
                     None => break,
                 }
             }
-            if is_quiet && !is_asked {
+            if is_quiet && !is_asked && !self.clears_the_way(link, now) {
                 break;
             }
         }
@@ -187,6 +197,23 @@ impl Subscription {
         #[cfg(feature = "metrics")]
         self.whereabouts.tell(&self.pipeline, &self.work);
         over
+    }
+
+    /// Whether a suspect may begin now: everything that is settled is acknowledged, and the broker has taken that in.
+    fn clears_the_way<L: Link>(&mut self, link: &L, now: Moment) -> bool {
+        if !self.pipeline.waits_for_acks() {
+            return false;
+        }
+        if !std::mem::replace(&mut self.is_clearing, true) {
+            self.acknowledge(link, now, true);
+            self.frames.put(link.round_trip(), 0);
+        }
+        let is_clear = self.frames.is_empty();
+        if is_clear {
+            self.is_clearing = false;
+            self.pipeline.on_acks_taken();
+        }
+        is_clear
     }
 
     fn acknowledge<L: Link>(&mut self, link: &L, now: Moment, all: bool) {
@@ -237,6 +264,7 @@ impl Subscription {
         #[cfg(feature = "metrics")]
         self.whereabouts.on_subscribed(false);
         self.pipeline.count_lost_acks(std::mem::take(&mut self.frames).unanswered());
+        self.is_clearing = false;
         self.pipeline.on_channel_lost();
     }
 
@@ -405,6 +433,14 @@ impl Link for NoLink {
 
     fn look(&self) -> Looking {
         Box::pin(std::future::ready(Look::Unanswered))
+    }
+
+    fn round_trip(&self) -> Answer {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    async fn resubscribe(&mut self, _: u16) -> Result<Vec<crate::pipeline::Delivery>, String> {
+        Ok(Vec::new())
     }
 
     async fn close(self) {}

@@ -14,6 +14,7 @@
 //! | [`AckPlanner`] | few acknowledgements, none for what is not settled |
 //! | [`PendingReplies`] | each request ends once, and no reply goes to another request |
 //! | [`CulpritSearch`] | the message that closes its channels is found, and the innocent go on |
+//! | [`Suspects`] | the message that kills its consumers is found and parked, and the innocent are handled |
 //! | [`decide`] → [`Settlement`] | what happens to a handled message |
 
 mod ack_planner;
@@ -25,6 +26,7 @@ mod pending_replies;
 mod resequencer;
 mod retry_schedule;
 mod settlement;
+mod suspects;
 
 pub use ack_planner::{Ack, AckPlanner};
 pub use confirm_window::{
@@ -37,3 +39,4 @@ pub use pending_replies::{Matched, PendingReplies, Requested};
 pub use resequencer::{Gap, GapCause, GapPolicy, Place, Resequencer, ResequencerLimits, Step};
 pub use retry_schedule::{InvalidSchedule, RetrySchedule, jittered};
 pub use settlement::{Failure, Retrying, Settlement, Verdict, decide};
+pub use suspects::{Judgement, Room, Suspects, SuspicionLimits};

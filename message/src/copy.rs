@@ -208,6 +208,10 @@ pub enum DeadReason {
     Gap,
     /// Its handler asked for it.
     Asked,
+    /// It is larger than its consumer takes.
+    TooLarge,
+    /// Each time it was handled alone, its consumer was gone before it was settled.
+    Killer,
     /// The broker moved it: its delivery limit was reached.
     Broker,
     /// A reason that this version does not know.
@@ -215,7 +219,7 @@ pub enum DeadReason {
 }
 
 impl DeadReason {
-    const NAMES: [(Self, &'static str); 9] = [
+    const NAMES: [(Self, &'static str); 11] = [
         (Self::Failed, "failed"),
         (Self::Panicked, "panicked"),
         (Self::TimedOut, "timed-out"),
@@ -223,6 +227,8 @@ impl DeadReason {
         (Self::UnknownType, "unknown-type"),
         (Self::Gap, "gap"),
         (Self::Asked, "asked"),
+        (Self::TooLarge, "too-large"),
+        (Self::Killer, "killer"),
         (Self::Broker, "broker"),
         (Self::Other, "other"),
     ];

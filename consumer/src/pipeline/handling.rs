@@ -19,6 +19,7 @@ use crate::{
 impl Pipeline {
     /// Begins whatever may begin now. To be called after anything was reported.
     pub(crate) fn advance(&mut self, now: Moment) {
+        self.take_suspect_in(now);
         let (doomed, gaps) = self.order.advance();
         for gap in gaps {
             if gap.cause == GapCause::FirstContact {

@@ -2,14 +2,17 @@
 
 use std::{
     num::NonZeroU32,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use correio_guarantees::{Place, jittered};
-use correio_message::{Attempt, DeadLetter, DeadReason, Envelope, dead_letter, retry};
+use correio_message::{Attempt, DeadLetter, DeadReason, DecodeError, Decoded, Envelope, dead_letter, retry};
 
 use super::{Effect, Moment, Pipeline};
 use crate::{
+    budget::Budget,
+    context::Received,
     copies::NotCopied,
     error::ConsumeError,
     held::{Copy, Copying, End, Held, Stage, Ticket},
@@ -148,6 +151,33 @@ impl Pipeline {
         };
         let envelope = dead_letter(&held.envelope, self.rules.company.parking.clone(), &letter);
         self.copy(ticket, Copy::DeadLetter { envelope, reason, error: letter.error });
+    }
+
+    /// Parks what is larger than the memory budget has room for, as it is.
+    pub(super) fn park_oversized(
+        &mut self,
+        owed: Option<u64>,
+        redelivered: bool,
+        envelope: Envelope,
+        decoded: Result<Decoded, DecodeError>,
+        now: Moment,
+    ) {
+        let bytes = envelope.body.len() + envelope.properties.weight();
+        let Budget { largest, prefetch, bytes: budget } = self.rules.budget;
+        let sequence = match &decoded {
+            Ok(decoded) => decoded.message.sequence.clone(),
+            Err(error) => error.sequence.as_deref().cloned(),
+        };
+        let received = decoded.ok().map(|decoded| Arc::new(Received { decoded, redelivered }));
+        let ticket = self.hold(owed, envelope, received, None);
+        if let Some(sequence) = &sequence {
+            self.order.on_filled(sequence, now.at);
+        }
+        let error = format!(
+            "it has {bytes} bytes and this consumer takes {largest}, as {prefetch} of them may be held within a memory budget of \
+             {budget}: raise --memory-budget, or set --largest-message, which cuts the prefetch"
+        );
+        self.park(ticket, DeadReason::TooLarge, error, now);
     }
 
     fn copy(&mut self, ticket: Ticket, copy: Copy) {

@@ -22,6 +22,7 @@ impl Pipeline {
             return;
         }
         self.ask_for_nothing_more();
+        self.leave_suspects();
         let not_at_work = |stage: &Stage| matches!(stage, Stage::Ordering | Stage::Waiting);
         let idle = self.tickets(|pipeline, ticket| pipeline.held.get(&ticket).is_some_and(|h| not_at_work(&h.stage)));
         self.again.clear();
@@ -93,6 +94,7 @@ impl Pipeline {
     pub(crate) fn on_channel_lost(&mut self) {
         self.counts.lost_acks(std::mem::take(&mut self.settled));
         self.acks.on_channel_opened();
+        self.on_suspects_lost();
         let answers = &self.answers;
         self.effects.retain(|effect| match effect {
             Effect::Handle { .. } | Effect::End(_) => true,

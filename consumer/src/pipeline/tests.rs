@@ -23,6 +23,7 @@ mod duplicates;
 mod ending;
 mod failing;
 mod ordering;
+mod suspecting;
 
 /// A pipeline with a log, a clock and a broker that remembers what was acknowledged.
 struct History {
@@ -50,6 +51,7 @@ fn rules(processing: Processing) -> Rules {
         processing.retry().delays().into_iter().map(|delay| (delay, short(&format!("q.retry.{delay:?}")))).collect()
     };
     Rules {
+        budget: Budget { prefetch: processing.prefetch(), largest: 1_000_000, bytes: usize::MAX },
         queue: short("q"),
         subscription: "q".into(),
         processing,
@@ -164,6 +166,10 @@ impl History {
             let covered: Vec<u64> =
                 self.delivered.iter().copied().filter(|d| *d == tag || (multiple && *d < tag)).collect();
             self.acknowledged.extend(covered);
+        }
+        if self.pipeline.waits_for_acks() {
+            self.pipeline.on_acks_taken();
+            self.go_on();
         }
     }
 

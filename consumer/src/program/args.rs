@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::SocketAddr,
-    num::{NonZeroU16, NonZeroU64},
+    num::{NonZeroU16, NonZeroU64, NonZeroUsize},
     path::PathBuf,
     time::Duration,
 };
@@ -120,6 +120,14 @@ pub(crate) struct Run {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     pub(crate) handler_deadline: Duration,
 
+    /// The most memory for messages that are held, such as 512M (1G); it sets the largest message, or the prefetch
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) memory_budget: Option<NonZeroUsize>,
+
+    /// The largest message taken, such as 1M; a larger one is parked (the memory budget divided by the prefetch)
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) largest_message: Option<NonZeroUsize>,
+
     /// How long stopping may take; what is not finished then goes back to the queue
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     pub(crate) drain_deadline: Duration,
@@ -235,6 +243,24 @@ pub(crate) enum Ack {
     AfterHandling,
     /// On receipt: faster, and a crash loses what is held here; not with --ordered
     OnDelivery,
+}
+
+/// A number of bytes, with a suffix for powers of 1,024.
+fn bytes(text: &str) -> Result<NonZeroUsize, String> {
+    let wrong = || format!("“{text}” is not a number of bytes such as 500000, 64K, 16M or 1G");
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(end) => text.split_at(end),
+        None => (text, ""),
+    };
+    let unit = match unit {
+        "" => 1,
+        "K" | "k" => 1 << 10,
+        "M" | "m" => 1 << 20,
+        "G" | "g" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let number = digits.parse::<usize>().map_err(|_| wrong())?;
+    number.checked_mul(unit).and_then(NonZeroUsize::new).ok_or_else(wrong)
 }
 
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {

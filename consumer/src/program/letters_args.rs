@@ -227,6 +227,8 @@ pub(crate) enum Reason {
     UnknownType,
     Gap,
     Asked,
+    TooLarge,
+    Killer,
     Broker,
     Other,
 }
@@ -241,6 +243,8 @@ impl From<Reason> for DeadReason {
             Reason::UnknownType => Self::UnknownType,
             Reason::Gap => Self::Gap,
             Reason::Asked => Self::Asked,
+            Reason::TooLarge => Self::TooLarge,
+            Reason::Killer => Self::Killer,
             Reason::Broker => Self::Broker,
             Reason::Other => Self::Other,
         }

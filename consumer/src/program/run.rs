@@ -46,6 +46,12 @@ pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
     if let Some(expires) = args.expires {
         builder = builder.expires(expires);
     }
+    if let Some(bytes) = args.memory_budget {
+        builder = builder.memory_budget(bytes);
+    }
+    if let Some(bytes) = args.largest_message {
+        builder = builder.largest_message(bytes);
+    }
     if let Some(idle) = args.idle {
         builder = builder.stop_when_idle(idle);
     }

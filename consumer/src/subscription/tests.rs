@@ -112,6 +112,14 @@ impl Link for FakeLink {
         }
     }
 
+    fn round_trip(&self) -> Answer {
+        Answers::Ok.answer()
+    }
+
+    async fn resubscribe(&mut self, _: u16) -> Result<Vec<Delivery>, String> {
+        Ok(Vec::new())
+    }
+
     async fn close(self) {
         self.wire.note("close");
     }
@@ -251,7 +259,9 @@ impl Bench {
         let ordered = setting.processing.is_ordered();
         let short = |text| ShortText::new(text).unwrap();
         let stop = CancellationToken::new();
+        let prefetch = setting.processing.prefetch();
         let rules = Rules {
+            budget: crate::budget::Budget { prefetch, largest: 1_000_000, bytes: usize::MAX },
             queue: short("q"),
             subscription: "q".into(),
             processing: setting.processing,
@@ -276,6 +286,7 @@ impl Bench {
             failure: None,
             frames: Frames::default(),
             lookout: Lookout::new(setting.look_after),
+            is_clearing: false,
             #[cfg(feature = "metrics")]
             whereabouts: Whereabouts::new(&short("q")),
         };

@@ -333,6 +333,24 @@ async fn what_no_handler_is_for_and_what_cannot_be_read_is_parked_with_its_bytes
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn json_that_is_nested_too_deep_is_parked_as_unreadable_with_its_bytes_untouched() {
+    for_each(async |node| {
+        let queue = shared(node, "deep").await;
+        let anything = |_: correio_consumer::Json<serde_json::Value>| std::future::ready(Ok::<_, String>(()));
+        let running = Running::start(consumer(node, &queue).on_any(anything));
+        let deep = "[".repeat(100_000);
+        let message = correio_message::Message { payload: deep.clone().into(), ..message(&queue, "deep") };
+        forward(&producer(node).await, message.encode(Durability::Persistent)).await;
+        running.until(|tally| tally.dead == 1).await;
+        assert_eq!(running.stop().await.counts.retried, 0);
+        let letters = take_all(node, &format!("{queue}.dead")).await;
+        assert_eq!(DeadLetter::of(&letters[0]).unwrap().reason, DeadReason::Unreadable);
+        assert!(letters[0].body == deep, "its bytes are others");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_a_queue_without_company_it_says_what_is_missing_and_ends_with_the_message_given_back() {
     for_each(async |node| {
         let queue = fresh("bare");

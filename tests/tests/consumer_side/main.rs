@@ -11,3 +11,4 @@ mod dead_letters;
 mod dead_letters_kept;
 mod flights;
 mod handled_logs;
+mod suspects;

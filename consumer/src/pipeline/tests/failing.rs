@@ -3,6 +3,24 @@
 use super::*;
 
 #[test]
+fn what_is_larger_than_the_budget_allows_is_parked_untouched_with_the_numbers_and_the_way_out() {
+    for processing in [independent(4, 1), ordered(4, 8)] {
+        let mut history =
+            History::with(Rules { budget: Budget { prefetch: 64, largest: 500, bytes: 32_000 }, ..rules(processing) });
+        let large = Message { payload: vec![b'x'; 501].into(), ..numbered("large", "k", 1) };
+        history.deliver(&large);
+        let letter = history.confirm(Ok(()));
+        let said = correio_message::DeadLetter::of(&letter).unwrap();
+        assert_eq!((said.reason, &letter.body), (DeadReason::TooLarge, &large.payload));
+        for named in ["takes 500", "64 of them", "32000", "--largest-message"] {
+            assert!(said.error.contains(named), "{named}: {}", said.error);
+        }
+        history.deliver(&numbered("next", "k", 2));
+        assert_eq!(history.running(), ["next"], "nobody waits for it");
+    }
+}
+
+#[test]
 fn the_original_is_acknowledged_only_after_the_retry_copy_is_confirmed() {
     let mut h = History::of(independent(4, 5));
     let tag = h.deliver(&message("a"));

@@ -1,0 +1,224 @@
+//! What came back too often is handled alone, and what kills its consumers is parked.
+
+use std::sync::Arc;
+
+use correio_guarantees::{Judgement, Room, Suspects, SuspicionLimits};
+use correio_message::{DeadReason, Envelope, MessageId};
+
+use super::{Delivery, Effect, Moment, Pipeline};
+use crate::{
+    context::Received,
+    held::Ticket,
+    processing::{Acknowledgement, Processing},
+};
+
+/// The suspects of a consumer.
+pub(super) struct Suspected {
+    judge: Suspects,
+    /// Held outside of everything until nothing else is held.
+    aside: Option<Delivery>,
+    /// To be given back once the subscription asks for one at a time: now they would be here again at once.
+    to_give_back: Vec<u64>,
+    /// Taken in: nothing else is, until it ends.
+    at_work: Option<Ticket>,
+    /// The broker has all acknowledgements: a death now brings back nothing that is settled.
+    is_clear: bool,
+}
+
+impl Suspected {
+    pub(super) fn new(processing: &Processing, acknowledgement: Acknowledgement) -> Self {
+        // What is acknowledged on receipt never comes back.
+        let in_turn = processing.is_ordered() || acknowledgement == Acknowledgement::OnDelivery;
+        Self {
+            judge: if in_turn {
+                Suspects::in_turn(SuspicionLimits::IN_TURN)
+            } else {
+                Suspects::one_by_one(SuspicionLimits::default())
+            },
+            aside: None,
+            to_give_back: Vec::new(),
+            at_work: None,
+            is_clear: false,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.aside.is_none() && self.to_give_back.is_empty()
+    }
+}
+
+impl Pipeline {
+    /// Looks at a delivery before it is taken in; `None`: nothing more is to be done with it now.
+    pub(super) fn look_at(&mut self, delivery: Delivery, now: Moment) -> Option<Delivery> {
+        if self.rules.acknowledgement == Acknowledgement::OnDelivery {
+            return Some(delivery);
+        }
+        let (id, ordered) = (id_of(&delivery.envelope), self.rules.processing.is_ordered());
+        let suspected = &mut self.suspected;
+        if ordered && suspected.judge.wanted() != suspected.judge.room() && suspected.judge.room() == Room::Full {
+            // It goes back with the channel.
+            return None;
+        }
+        match suspected.judge.judge(delivery.returns(), id.as_ref()) {
+            Judgement::Innocent => return Some(delivery),
+            Judgement::Killer => self.park_killer(delivery, now),
+            Judgement::Suspect if ordered && suspected.judge.room() == Room::Full => {
+                if let Some(id) = &id {
+                    suspected.judge.on_survived(id);
+                }
+                tracing::warn!("a message came back too often: everything goes back, and is handed out one by one");
+                self.effects.push(Effect::CloseChannel);
+            }
+            Judgement::Suspect if suspected.aside.is_none() => suspected.aside = Some(delivery),
+            Judgement::Suspect => {
+                if let Some(id) = &id {
+                    suspected.judge.on_survived(id);
+                }
+                suspected.to_give_back.push(delivery.tag);
+            }
+        }
+        None
+    }
+
+    fn park_killer(&mut self, Delivery { tag, redelivered, envelope }: Delivery, now: Moment) {
+        let returns = returns(&envelope);
+        let decoded = envelope.decode();
+        let sequence = match &decoded {
+            Ok(decoded) => decoded.message.sequence.clone(),
+            Err(error) => error.sequence.as_deref().cloned(),
+        };
+        let received = decoded.ok().map(|decoded| Arc::new(Received { decoded, redelivered }));
+        let ticket = self.hold(Some(tag), envelope, received, None);
+        if let Some(sequence) = &sequence {
+            self.order.on_filled(sequence, now.at);
+        }
+        self.park(ticket, DeadReason::Killer, guilt(returns), now);
+    }
+
+    /// Takes a suspect in when it is the only one.
+    pub(super) fn take_suspect_in(&mut self, now: Moment) {
+        if !self.held.is_empty() || !self.suspected.is_clear || self.stopping {
+            return;
+        }
+        if let Some(delivery) = self.suspected.aside.take() {
+            self.on_suspect(&delivery.envelope, delivery.returns());
+            let before = self.last_ticket;
+            self.take_in(delivery, now);
+            self.suspected.at_work = (self.last_ticket > before).then_some(Ticket(self.last_ticket));
+        }
+    }
+
+    fn on_suspect(&mut self, envelope: &Envelope, returns: u32) {
+        self.suspected.is_clear = false;
+        self.counts.suspected(1);
+        let id = envelope.properties.message_id.as_ref().map(tracing::field::display);
+        tracing::warn!(message = id, returns, "a message came back too often: it is handled alone");
+    }
+
+    /// Whether a suspect waits only for the broker to have all acknowledgements: else its death would bring back what is settled.
+    pub(crate) fn waits_for_acks(&self) -> bool {
+        self.suspected.aside.is_some() && self.held.is_empty() && !self.stopping && !self.suspected.is_clear
+    }
+
+    /// The broker has all acknowledgements.
+    pub(crate) fn on_acks_taken(&mut self) {
+        self.suspected.is_clear = true;
+    }
+
+    /// Whether a suspect is to be handled, or is at work.
+    pub(super) fn has_suspect(&self) -> bool {
+        self.suspected.aside.is_some() || self.suspected.at_work.is_some_and(|ticket| self.held.contains_key(&ticket))
+    }
+
+    /// The subscription that is to replace the present one on its channel.
+    pub(crate) fn resubscription(&self) -> Option<Room> {
+        let judge = &self.suspected.judge;
+        // Not beside a suspect; and an ordered queue is reordered by the end of a subscription that holds anything.
+        let ordered = self.rules.processing.is_ordered();
+        let is_held_up = if ordered {
+            !self.is_empty() || judge.room() == Room::Full
+        } else {
+            judge.wanted() == Room::Full && self.has_suspect()
+        };
+        (judge.wanted() != judge.room() && !is_held_up && !self.stopping).then(|| judge.wanted())
+    }
+
+    /// How many unsettled deliveries the next subscription asks for.
+    pub(crate) fn prefetch(&self) -> u16 {
+        match self.suspected.judge.wanted() {
+            Room::One => 1,
+            Room::Full => self.rules.budget.prefetch,
+        }
+    }
+
+    /// The subscription was replaced.
+    pub(crate) fn on_resubscribed(&mut self, room: Room) {
+        self.suspected.judge.on_subscribed(room);
+        self.give_suspects_back();
+    }
+
+    /// Of a new channel.
+    pub(super) fn on_room(&mut self) {
+        let room = self.suspected.judge.wanted();
+        self.suspected.judge.on_subscribed(room);
+    }
+
+    /// Nothing new is begun: suspects neither.
+    pub(super) fn leave_suspects(&mut self) {
+        let aside = self.suspected.aside.take();
+        self.suspected.to_give_back.extend(aside.map(|delivery| delivery.tag));
+        self.give_suspects_back();
+    }
+
+    fn give_suspects_back(&mut self) {
+        if self.rules.processing.is_ordered() {
+            // They go back with the channel.
+            self.suspected.to_give_back.clear();
+        }
+        for tag in std::mem::take(&mut self.suspected.to_give_back) {
+            self.counts.not_started(1);
+            self.effects.push(Effect::GiveBack { tag });
+        }
+    }
+
+    /// The channel is gone and everything on it comes back, and we live: none of it has killed us.
+    pub(super) fn on_suspects_lost(&mut self) {
+        let suspected = &mut self.suspected;
+        suspected.judge.on_channel_lost();
+        let aside = suspected.aside.take();
+        let held = self.held.values().filter(|held| held.tag.is_some()).map(|held| &*held.envelope);
+        for id in held.chain(aside.as_ref().map(|delivery| &delivery.envelope)).filter_map(id_of) {
+            suspected.judge.on_survived(&id);
+        }
+        suspected.to_give_back.clear();
+        suspected.is_clear = false;
+    }
+}
+
+impl Delivery {
+    /// How often it came back to its queue unsettled, by the broker's count. Who publishes may have written it too: it counts
+    /// only in what was delivered before.
+    pub(super) fn returns(&self) -> u32 {
+        if self.redelivered { returns(&self.envelope) } else { 0 }
+    }
+}
+
+/// Of a quorum queue; others do not count.
+fn returns(envelope: &Envelope) -> u32 {
+    let count = envelope.properties.headers.get(RETURNS).and_then(correio_message::Value::as_integer);
+    count.map_or(0, |count| u32::try_from(count.max(0)).unwrap_or(u32::MAX))
+}
+
+fn id_of(envelope: &Envelope) -> Option<MessageId> {
+    envelope.properties.message_id.as_ref().and_then(|id| MessageId::new(id.as_str()).ok())
+}
+
+fn guilt(returns: u32) -> String {
+    format!(
+        "it came back to its queue {returns} times, lately handled alone: whoever took it was gone before it was settled, so it \
+         is taken to end the processes that handle it"
+    )
+}
+
+/// RabbitMQ's own, absent at the first delivery. `basic.nack` raises it before 4.3; the end of a channel does on all.
+const RETURNS: &str = "x-delivery-count";

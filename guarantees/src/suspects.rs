@@ -1,0 +1,168 @@
+//! A message that kills the process which handles it is found, and its neighbours are not taken for it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use correio_message::MessageId;
+
+/// Judges deliveries by how often each came back to its queue unsettled.
+///
+/// The broker counts that, and names no culprit: when a consumer dies, everything that it held has come back once more. So
+/// what has come back [`suspected_at`](SuspicionLimits::suspected_at) times is handled while nothing else is, where a death
+/// says something about one message only, and what goes on coming back until it has done so
+/// [`parked_at`](SuspicionLimits::parked_at) times is the killer.
+///
+/// Nothing but the broker's count outlives the death, and that is of all that was held. Where messages are independent, each
+/// subscription therefore begins with a prefetch of 1 and gets more of it after the first innocent delivery: a consumer that
+/// was just started again must not hold the killer together with others. Where they are ordered, that would hand the queue to
+/// the consumer that stands by, at each start: there only a suspect makes the prefetch 1, and as everything goes back once more
+/// for that, more is needed for a verdict. The first suspect in the order is the one that was handled when its consumer died,
+/// so what others came back with it is laid to its charge.
+///
+/// What a live process sees come back has not killed it, and does not count here.
+#[derive(Debug)]
+pub struct Suspects {
+    limits: SuspicionLimits,
+    in_turn: bool,
+    /// What the subscription has.
+    room: Room,
+    /// What it is to have.
+    wanted: Room,
+    /// How often messages came back while this process lived, the oldest entry first.
+    survived: BTreeMap<MessageId, u32>,
+    oldest: VecDeque<MessageId>,
+    /// How often the killers came back that were found in order: so often others have come back with them.
+    charged: u32,
+}
+
+/// From how many returns on a message is what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SuspicionLimits {
+    /// A suspect: more than one ordinary crash.
+    pub suspected_at: u32,
+    /// The killer: the difference is how often it must have come back as a suspect.
+    pub parked_at: u32,
+}
+
+impl SuspicionLimits {
+    /// For messages in an order: suspected at 2, parked at 8, as each of the three deaths is counted together with the closing
+    /// of the channel before it.
+    pub const IN_TURN: Self = Self { suspected_at: 2, parked_at: 8 };
+}
+
+impl Default for SuspicionLimits {
+    /// Suspected at 2, parked at 5: three deaths that were its own.
+    fn default() -> Self {
+        Self { suspected_at: 2, parked_at: 5 }
+    }
+}
+
+/// How many unsettled deliveries a subscription asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// One.
+    One,
+    /// As many as the processing wants.
+    Full,
+}
+
+/// What a delivery is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a suspect that is handled beside others makes suspects of them"]
+pub enum Judgement {
+    /// Like any other.
+    Innocent,
+    /// To be handled while nothing else is.
+    Suspect,
+    /// To be parked: it was handled alone before, and each time its consumer was gone.
+    Killer,
+}
+
+impl Suspects {
+    /// For messages that are independent of each other.
+    #[must_use]
+    pub fn one_by_one(limits: SuspicionLimits) -> Self {
+        Self {
+            limits,
+            in_turn: false,
+            room: Room::One,
+            wanted: Room::One,
+            survived: BTreeMap::new(),
+            oldest: VecDeque::new(),
+            charged: 0,
+        }
+    }
+
+    /// For messages in an order, which are judged in it.
+    #[must_use]
+    pub fn in_turn(limits: SuspicionLimits) -> Self {
+        Self { in_turn: true, room: Room::Full, wanted: Room::Full, ..Self::one_by_one(limits) }
+    }
+
+    /// A subscription with this room has begun.
+    pub fn on_subscribed(&mut self, room: Room) {
+        self.room = room;
+    }
+
+    /// The channel is gone, or was closed to get another room.
+    pub fn on_channel_lost(&mut self) {
+        if !self.in_turn {
+            self.wanted = Room::One;
+        }
+    }
+
+    /// This message goes back to its queue unsettled, and this process lives.
+    pub fn on_survived(&mut self, id: &MessageId) {
+        if let Some(times) = self.survived.get_mut(id) {
+            *times += 1;
+            return;
+        }
+        if self.oldest.len() == REMEMBERED
+            && let Some(oldest) = self.oldest.pop_front()
+        {
+            self.survived.remove(&oldest);
+        }
+        self.survived.insert(id.clone(), 1);
+        self.oldest.push_back(id.clone());
+    }
+
+    /// A message was delivered, or has its turn, that has come back so many times by the broker's count.
+    pub fn judge(&mut self, returns: u32, id: Option<&MessageId>) -> Judgement {
+        let SuspicionLimits { suspected_at, parked_at } = self.limits;
+        let own = self.unexcused(returns, id);
+        if own < suspected_at {
+            // What comes back does so to the head of the queue: behind an innocent one there is no suspect.
+            if self.room == Room::One {
+                self.wanted = Room::Full;
+            }
+            return Judgement::Innocent;
+        }
+        if own >= parked_at && own > self.charged {
+            if self.in_turn {
+                self.charged = own;
+            }
+            return Judgement::Killer;
+        }
+        self.wanted = Room::One;
+        Judgement::Suspect
+    }
+
+    fn unexcused(&self, returns: u32, id: Option<&MessageId>) -> u32 {
+        let survived = id.and_then(|id| self.survived.get(id)).copied().unwrap_or_default();
+        returns.saturating_sub(survived)
+    }
+
+    /// The room that the subscription has.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        self.room
+    }
+
+    /// The room that it is to have.
+    #[must_use]
+    pub fn wanted(&self) -> Room {
+        self.wanted
+    }
+}
+
+/// More than any prefetch that is lost a few times in a row.
+const REMEMBERED: usize = 10_000;
