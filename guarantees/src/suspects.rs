@@ -27,6 +27,8 @@ pub struct Suspects {
     room: Room,
     /// What it is to have.
     wanted: Room,
+    /// How many channels this process lived through: whatever comes back from them may have been on its way, unseen.
+    lost: u32,
     /// How often messages came back while this process lived, the oldest entry first.
     survived: BTreeMap<MessageId, u32>,
     oldest: VecDeque<MessageId>,
@@ -86,6 +88,7 @@ impl Suspects {
             in_turn: false,
             room: Room::One,
             wanted: Room::One,
+            lost: 0,
             survived: BTreeMap::new(),
             oldest: VecDeque::new(),
             charged: 0,
@@ -105,6 +108,7 @@ impl Suspects {
 
     /// The channel is gone, or was closed to get another room.
     pub fn on_channel_lost(&mut self) {
+        self.lost += 1;
         if !self.in_turn {
             self.wanted = Room::One;
         }
@@ -148,7 +152,7 @@ impl Suspects {
 
     fn unexcused(&self, returns: u32, id: Option<&MessageId>) -> u32 {
         let survived = id.and_then(|id| self.survived.get(id)).copied().unwrap_or_default();
-        returns.saturating_sub(survived)
+        returns.saturating_sub(survived.max(self.lost))
     }
 
     /// The room that the subscription has.

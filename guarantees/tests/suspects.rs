@@ -147,9 +147,10 @@ fn what_a_live_process_saw_come_back_does_not_count_against_it() {
         }
         assert_eq!(suspects.judge(10, Some(&id)), Judgement::Innocent);
         assert_eq!(suspects.judge(12, Some(&id)), Judgement::Suspect);
-        assert_eq!(suspects.judge(15, Some(&id)), Judgement::Killer);
+        assert_eq!(suspects.judge(18, Some(&id)), Judgement::Killer);
         let another = MessageId::new("n").unwrap();
-        assert_eq!(suspects.judge(2, Some(&another)), Judgement::Suspect);
+        assert_eq!(suspects.judge(10, Some(&another)), Judgement::Innocent, "it may have been on its way");
+        assert_eq!(suspects.judge(12, Some(&another)), Judgement::Suspect);
     }
 }
 
