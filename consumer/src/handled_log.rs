@@ -98,6 +98,7 @@ impl<L: in_transaction::InTransaction> Transactions for L {
 }
 
 /// A message that is to be handled in a transaction.
+#[derive(Clone)]
 #[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), expect(dead_code, reason = "no log has transactions"))]
 pub(crate) struct Piece {
     /// `None`: nobody can tell a second copy of it.
@@ -114,6 +115,8 @@ pub(crate) enum PieceEnd {
     Ended(Result<Answer, Failure>),
     AlreadyHandled,
     InFlight,
+    /// What its handler needed was away, and the transaction is not: no fault of the message.
+    Away(String),
     /// The transaction was long enough without it.
     NotBegun,
 }

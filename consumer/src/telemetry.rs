@@ -28,6 +28,7 @@
 //! | event | a message without an id: … | debug | `route` | nobody can deduplicate it |
 //! | event | nothing is begun or acknowledged until the log answers | warn | `error`, `pause` | |
 //! | event | handled ids were forgotten before their time, … | warn | `more` | a log in memory is full |
+//! | event | what a handler needs is away: … | warn | `why` | a database, and its message is not blamed |
 //! | event | a claim had run out, … | warn | `message` | the handler took longer than its claim stood |
 //! | event | a message is lost: it was acknowledged on receipt | error | `message` | only with `Acknowledgement::OnDelivery` |
 //!

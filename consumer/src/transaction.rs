@@ -4,10 +4,10 @@ use std::{
     any::Any,
     error::Error,
     ops::{Deref, DerefMut},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex as StdMutex, PoisonError},
 };
 
-use sqlx::Database;
+use sqlx::{Database, error::DatabaseError};
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard};
 
 use crate::handler::BoxError;
@@ -57,13 +57,18 @@ pub(crate) struct Slot<DB: Database> {
     /// `None` when its batch is over.
     transaction: Arc<Mutex<Option<sqlx::Transaction<'static, DB>>>>,
     is_away: fn(&sqlx::Error) -> bool,
+    is_away_code: fn(&str) -> bool,
     /// What a handler met that is the database's fault and not its message's.
-    away: OnceLock<String>,
+    away: StdMutex<Option<String>>,
 }
 
 impl<DB: Database> Slot<DB> {
-    pub(crate) fn new(transaction: sqlx::Transaction<'static, DB>, is_away: fn(&sqlx::Error) -> bool) -> Self {
-        Self { transaction: Arc::new(Mutex::new(Some(transaction))), is_away, away: OnceLock::new() }
+    pub(crate) fn new(
+        transaction: sqlx::Transaction<'static, DB>,
+        is_away: fn(&sqlx::Error) -> bool,
+        is_away_code: fn(&str) -> bool,
+    ) -> Self {
+        Self { transaction: Arc::new(Mutex::new(Some(transaction))), is_away, is_away_code, away: StdMutex::new(None) }
     }
 
     /// The transaction, to use it; `None` while somebody else does.
@@ -77,9 +82,20 @@ impl<DB: Database> Slot<DB> {
         self.transaction.try_lock().ok()?.take()
     }
 
-    /// What a handler met that is the database's fault.
-    pub(crate) fn away(&self) -> Option<&str> {
-        self.away.get().map(String::as_str)
+    /// What the last handler met that is the database's fault.
+    pub(crate) fn away(&self) -> Option<String> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn is_away(&self, error: &(dyn Error + 'static)) -> bool {
+        if let Some(error) = error.downcast_ref::<sqlx::Error>() {
+            return (self.is_away)(error);
+        }
+        // An error that passes sqlx's on as its own (`transparent`) shows only what is below it.
+        error
+            .downcast_ref::<Box<dyn DatabaseError>>()
+            .and_then(|error| error.code())
+            .is_some_and(|code| (self.is_away_code)(&code))
     }
 }
 
@@ -99,8 +115,9 @@ impl<DB: Database> AnySlot for Slot<DB> {
     fn on_error(&self, error: &(dyn Error + 'static)) {
         let mut next = Some(error);
         while let Some(error) = next {
-            if error.downcast_ref::<sqlx::Error>().is_some_and(self.is_away) {
-                let _ = self.away.set(crate::handler::with_sources(error));
+            if self.is_away(error) {
+                let why = crate::handler::with_sources(error);
+                *self.away.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
                 return;
             }
             next = error.source();

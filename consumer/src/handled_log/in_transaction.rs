@@ -26,6 +26,9 @@ pub(crate) trait InTransaction: Send + Sync + 'static {
     /// Runs statements without parameters and results, such as `SAVEPOINT message`.
     fn run<'a>(connection: &'a mut Connection<Self>, statements: &'static str) -> Answer<'a, ()>;
 
+    /// Whether the database answers, apart from the transaction that is open.
+    fn is_there(&self) -> Answer<'_, ()>;
+
     /// How long a transaction may be idle before the server ends it; `None` where nobody does.
     fn abandoned_after(&self) -> Option<Duration> {
         None
@@ -34,6 +37,9 @@ pub(crate) trait InTransaction: Send + Sync + 'static {
     /// Whether an error is not the statement's, but the database's: away, shutting down, its disk full, its connections
     /// used up. Trying the same again later may work.
     fn is_away(error: &sqlx::Error) -> bool;
+
+    /// The same of a code that the database answered with.
+    fn is_away_code(code: &str) -> bool;
 }
 
 pub(crate) type Connection<L> = <<L as InTransaction>::Database as Database>::Connection;

@@ -1,8 +1,11 @@
 //! The pipeline's dealings with the log of handled messages: one call at a time, each for a whole batch.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
-use correio_guarantees::{Admission, Claim, Standing};
+use correio_guarantees::{Admission, Claim, HandledId, Standing};
 
 use super::{Moment, Pipeline};
 use crate::{
@@ -39,6 +42,8 @@ pub(super) struct Waiting {
     pub(super) to_admit: Vec<(Ticket, Claim)>,
     pub(super) to_transact: Vec<Ticket>,
     asked: Vec<(Ticket, Claim)>,
+    /// Whether what was asked is to be remembered.
+    is_remembering: bool,
     transacting: Vec<Ticket>,
     abandoning: Vec<Claim>,
     is_asked: bool,
@@ -75,12 +80,20 @@ impl Pipeline {
             return Some(LogCall::Abandon(log.abandoning.clone()));
         }
         if !log.to_transact.is_empty() {
-            log.transacting = std::mem::take(&mut log.to_transact);
-            let pieces = self.log.transacting.iter().filter_map(|ticket| self.piece(*ticket)).collect();
+            let waiting = std::mem::take(&mut log.to_transact);
+            let pieces = waiting.into_iter().filter_map(|ticket| Some((ticket, self.piece(ticket)?))).collect();
+            let (now, later) = first_of_each(pieces, |(_, piece): &(Ticket, Piece)| piece.id.as_ref());
+            self.log.to_transact = later.into_iter().map(|(ticket, _)| ticket).collect();
+            let (tickets, pieces) = now.into_iter().unzip();
+            self.log.transacting = tickets;
             return Some(LogCall::Transact(pieces));
         }
         let remembering = !log.to_remember.is_empty();
-        log.asked = std::mem::take(if remembering { &mut log.to_remember } else { &mut log.to_admit });
+        let waiting = std::mem::take(if remembering { &mut log.to_remember } else { &mut log.to_admit });
+        let (now, later) = first_of_each(waiting, |(_, claim)| Some(&claim.id));
+        log.asked = now;
+        log.is_remembering = remembering;
+        *(if remembering { &mut log.to_remember } else { &mut log.to_admit }) = later;
         let claims = log.asked.iter().map(|(_, claim)| claim.clone()).collect();
         Some(if remembering { LogCall::Remember(claims) } else { LogCall::Admit { claims, lease: self.rules.lease } })
     }
@@ -96,9 +109,17 @@ impl Pipeline {
             let held = self.held.values().filter(move |held| which(&held.stage));
             held.filter_map(Held::claim).collect::<Vec<_>>()
         };
-        let mut open = of(|stage| matches!(stage, Stage::Handling));
-        open.extend(self.log.to_abandon.iter().cloned());
-        (of(|stage| matches!(stage, Stage::Remembering(_))), open)
+        let mut open = of(|stage| matches!(stage, Stage::Handling | Stage::Admitting));
+        open.extend(self.log.to_abandon.iter().chain(&self.log.abandoning).cloned());
+        let mut done = of(|stage| matches!(stage, Stage::Remembering(_)));
+        // Of messages that are not held any more, too.
+        let told = self.log.to_remember.iter().chain(self.log.asked.iter().filter(|_| self.log.is_remembering));
+        for (_, claim) in told {
+            if !done.contains(claim) {
+                done.push(claim.clone());
+            }
+        }
+        (done, open)
     }
 
     pub(crate) fn on_log_answer(&mut self, answer: LogAnswer, now: Moment) {
@@ -108,6 +129,11 @@ impl Pipeline {
         let transacting = std::mem::take(&mut self.log.transacting);
         let error = match answer {
             LogAnswer::Transacted(Ok(ends)) => {
+                if let Some(why) =
+                    ends.iter().find_map(|end| if let PieceEnd::Away(why) = end { Some(why) } else { None })
+                {
+                    tracing::warn!(why, "what a handler needs is away: its message waits, and is not blamed");
+                }
                 for (ticket, end) in transacting.into_iter().zip(ends) {
                     self.on_piece(ticket, end, now);
                 }
@@ -172,6 +198,10 @@ impl Pipeline {
             PieceEnd::Ended(result) => self.on_result(ticket, result, now),
             PieceEnd::AlreadyHandled => self.on_admission(ticket, Admission::AlreadyHandled, now),
             PieceEnd::InFlight => self.on_admission(ticket, Admission::InFlight, now),
+            PieceEnd::Away(_) => {
+                self.busy -= 1;
+                self.ask_again(ticket, now);
+            }
             PieceEnd::NotBegun if self.is_lost(ticket) || !self.may_handle() => self.unbegin(ticket),
             PieceEnd::NotBegun => self.log.to_transact.push(ticket),
         }
@@ -179,8 +209,12 @@ impl Pipeline {
 
     /// What waits to be asked for is not, as its channel is gone, or the consumer stops.
     pub(super) fn ask_for_nothing_more(&mut self) {
-        let waiting = std::mem::take(&mut self.log.to_admit).into_iter().map(|(ticket, _)| ticket);
-        for ticket in waiting.chain(std::mem::take(&mut self.log.to_transact)).collect::<Vec<_>>() {
+        for (ticket, claim) in std::mem::take(&mut self.log.to_admit) {
+            // It may be claimed, and the answer was lost.
+            self.log.to_abandon.push(claim);
+            self.unbegin(ticket);
+        }
+        for ticket in std::mem::take(&mut self.log.to_transact) {
             self.unbegin(ticket);
         }
     }
@@ -202,6 +236,16 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// Those that are the first with their id, and the others, which have to wait: in one call ids differ.
+fn first_of_each<T>(waiting: Vec<T>, id: impl Fn(&T) -> Option<&HandledId>) -> (Vec<T>, Vec<T>) {
+    let is_first: Vec<bool> = {
+        let mut seen = BTreeSet::new();
+        waiting.iter().map(|item| id(item).is_none_or(|id| seen.insert(id))).collect()
+    };
+    let mut is_first = is_first.into_iter();
+    waiting.into_iter().partition(|_| is_first.next().unwrap_or(true))
 }
 
 /// How long a log that failed is left alone.

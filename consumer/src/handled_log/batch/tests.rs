@@ -43,7 +43,42 @@ async fn obey(message: Message, mut transaction: Transaction<Sqlite>) -> Result<
             Ok(Reply::new("kept"))
         }
         "away" => Err(Box::new(sqlx::Error::PoolTimedOut)),
+        "wrapped" => Err(Box::new(Wrapped(busy().await))),
+        "transparent" => Err(Box::new(Transparent(busy().await))),
+        "deferred" => {
+            sqlx::query("INSERT INTO children VALUES (7)").execute(&mut *transaction).await?;
+            Ok(Reply::new("too early"))
+        }
+        "rollback" => {
+            sqlx::query("INSERT INTO unique_ones VALUES (1)").execute(&mut *transaction).await?;
+            Err(sqlx::query("INSERT INTO unique_ones VALUES (1)").execute(&mut *transaction).await.unwrap_err().into())
+        }
         _ => Ok(Reply::new(payload)),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the bookings")]
+struct Wrapped(#[source] sqlx::Error);
+
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Transparent(sqlx::Error);
+
+/// What SQLite says while another has the file.
+async fn busy() -> sqlx::Error {
+    let folder = tempfile::tempdir().unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(folder.path().join("busy.db"))
+        .create_if_missing(true)
+        .busy_timeout(Duration::ZERO);
+    let pool = sqlx::SqlitePool::connect_lazy_with(options);
+    let mut first = pool.acquire().await.unwrap();
+    sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut *first).await.unwrap();
+    let mut second = pool.acquire().await;
+    match &mut second {
+        Ok(second) => sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut **second).await.expect_err("busy"),
+        Err(_) => second.expect_err("busy"),
     }
 }
 
@@ -99,6 +134,7 @@ fn words(ends: &[PieceEnd]) -> Vec<&'static str> {
         PieceEnd::Ended(Err(_)) => "failed",
         PieceEnd::AlreadyHandled => "duplicate",
         PieceEnd::InFlight => "in flight",
+        PieceEnd::Away(_) => "away",
         PieceEnd::NotBegun => "not begun",
     };
     ends.iter().map(word).collect()
@@ -145,12 +181,66 @@ async fn a_handler_that_keeps_its_transaction_fails_alone_and_the_others_are_han
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_is_no_fault_of_a_message_and_nothing_of_its_batch_has_happened() {
+async fn what_a_handler_needs_and_is_away_is_no_fault_of_its_message_and_its_neighbours_are_handled() {
+    // However the handler hands the error on.
+    for away in ["away", "wrapped", "transparent"] {
+        let bench = Bench::new().await;
+        let ends = bench.handle(&[("1", "a"), ("2", away), ("3", "fail")]).await.unwrap();
+        assert_eq!(words(&ends), ["handled", "away", "failed"], "{away}");
+        assert_eq!(words(&bench.handle(&[("2", "b")]).await.unwrap()), ["handled"]);
+        assert_eq!(bench.effects().await, ["a", "b"]);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_committed_is_found_among_those_it_was_handled_with() {
     let bench = Bench::new().await;
-    let error = bench.handle(&[("1", "a"), ("2", "away"), ("3", "c")]).await.expect_err("away");
-    assert!(error.to_string().contains("handling in a transaction"), "{error}");
+    sqlx::raw_sql(
+        "CREATE TABLE parents (id INTEGER PRIMARY KEY);
+         CREATE TABLE children (id INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)",
+    )
+    .execute(bench.log.pool())
+    .await
+    .unwrap();
+    let ends = bench.handle(&[("1", "a"), ("2", "deferred"), ("3", "c")]).await.unwrap();
+    assert_eq!(words(&ends), ["handled", "failed", "handled"]);
+    assert_eq!(bench.effects().await, ["a", "c"]);
+    assert_eq!(words(&bench.handle(&[("2", "b")]).await.unwrap()), ["handled"]);
+}
+
+#[tokio::test]
+async fn a_handler_that_ends_the_transaction_fails_alone() {
+    let bench = Bench::new().await;
+    sqlx::query("CREATE TABLE unique_ones (id INTEGER UNIQUE ON CONFLICT ROLLBACK)")
+        .execute(bench.log.pool())
+        .await
+        .unwrap();
+    let ends = bench.handle(&[("1", "a"), ("2", "rollback"), ("3", "c")]).await.unwrap();
+    assert_eq!(words(&ends), ["not begun", "failed", "not begun"]);
     assert!(bench.effects().await.is_empty());
     assert_eq!(words(&bench.handle(&[("1", "a"), ("3", "c")]).await.unwrap()), ["handled", "handled"]);
+}
+
+#[tokio::test]
+async fn a_context_that_outlives_its_batch_keeps_no_transaction_open() {
+    let bench = Bench::new().await;
+    let piece = bench.piece("1", "rollback");
+    let pieces = vec![piece.clone()];
+    let slot = Arc::new(std::sync::Mutex::new(None));
+    let mut handlers = Handlers::default();
+    let kept = slot.clone();
+    handlers.on_any(move |_: Message, context: Context| {
+        // The batch is undone after this, and the context is still somewhere.
+        *kept.lock().unwrap() = Some(context);
+        async { Err::<(), _>("no stock") }
+    });
+    let pieces = pieces.into_iter().map(|piece| Piece { handler: handlers.of(None).unwrap(), ..piece }).collect();
+    let attempts = Attempts::new(Duration::from_millis(300), ShortText::new("q").unwrap());
+    // Dropped in the middle.
+    let handling = super::handle(Arc::clone(&bench.log), pieces, attempts, Duration::ZERO);
+    assert_eq!(words(&handling.await.unwrap()), ["failed"]);
+    assert!(slot.lock().unwrap().is_some());
+    assert_eq!(words(&bench.handle(&[("3", "c")]).await.unwrap()), ["handled"]);
 }
 
 #[tokio::test]

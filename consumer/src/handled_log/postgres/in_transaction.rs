@@ -34,6 +34,10 @@ impl InTransaction for PostgresLog {
         })
     }
 
+    fn is_there(&self) -> Answer<'_, ()> {
+        Box::pin(async { self.server.connection().await.map(drop) })
+    }
+
     fn abandoned_after(&self) -> Option<std::time::Duration> {
         Some(self.abandoned_after)
     }
@@ -44,6 +48,10 @@ impl InTransaction for PostgresLog {
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
             _ => false,
         }
+    }
+
+    fn is_away_code(code: &str) -> bool {
+        is_code_of_server(code)
     }
 }
 

@@ -70,7 +70,10 @@ impl Server {
     pub(super) async fn begin(&self, abandoned_after: Duration) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         // Zero would be no limit at all.
         let limit = abandoned_after.as_millis().clamp(1, u128::from(i32::MAX.unsigned_abs()));
-        let begin = format!("BEGIN; SET LOCAL idle_in_transaction_session_timeout = {limit}");
+        // A statement that goes on although its consumer has given it up would hold what the transaction holds.
+        let begin = format!(
+            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = {limit}; SET LOCAL statement_timeout = {limit}"
+        );
         self.users.begin_with(sqlx::AssertSqlSafe(begin)).await
     }
 

@@ -37,12 +37,20 @@ impl InTransaction for SqliteLog {
         })
     }
 
+    fn is_there(&self) -> Answer<'_, ()> {
+        Box::pin(async { sqlx::query("SELECT 1").execute(&self.users).await.map(drop) })
+    }
+
     fn is_away(error: &sqlx::Error) -> bool {
         match error {
             sqlx::Error::Database(error) => error.code().is_some_and(|code| is_code_of_file(&code)),
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
             _ => false,
         }
+    }
+
+    fn is_away_code(code: &str) -> bool {
+        is_code_of_file(code)
     }
 }
 
