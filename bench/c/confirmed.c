@@ -174,7 +174,7 @@ int main(int count, char **arguments) {
     while (outstanding > 0) read_answers(connection);
     double took = seconds(CLOCK_MONOTONIC) - began, cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu_began;
 
-    printf("seconds=%.6f cpu_seconds=%.6f confirmed=%" PRIu64 " unroutable=%" PRIu64 " fired=0 wrong=%" PRIu64 "\n", took, cpu,
+    printf("seconds=%.6f cpu_seconds=%.6f confirmed=%" PRIu64 " unroutable=%" PRIu64 " fired=0 consumed=0 wrong=%" PRIu64 "\n", took, cpu,
            acked - returned, returned, nacked + returned);
     amqp_channel_close(connection, CHANNEL, AMQP_REPLY_SUCCESS);
     amqp_connection_close(connection, AMQP_REPLY_SUCCESS);

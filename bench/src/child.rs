@@ -4,7 +4,7 @@ use std::{env, process::Stdio, time::Duration};
 
 use tokio::{process::Command, time::timeout};
 
-use crate::{Error, Load, Way, rabbitmq_c::Program, sample::Sample};
+use crate::{Error, Load, Way, peers::Peers, sample::Sample};
 
 /// The word that makes the bench program run one way instead of all: `bench way NAME QUEUE MESSAGES BYTES WINDOW`.
 pub const WAY: &str = "way";
@@ -18,12 +18,8 @@ pub const URL: &str = "AMQP_URL";
 /// # Errors
 ///
 /// When it fails, tells nothing, or does not end in time.
-pub async fn run(way: Way, rabbitmq_c: Option<&Program>, url: &str, queue: &str, load: Load) -> Result<Sample, Error> {
-    let mut command = match (way, rabbitmq_c) {
-        (Way::RabbitmqC, Some(program)) => program.command(),
-        (Way::RabbitmqC, None) => return Err("rabbitmq-c is not there".into()),
-        _ => itself(&[WAY, &way.word()])?,
-    };
+pub async fn run(way: Way, peers: &Peers, url: &str, queue: &str, load: Load) -> Result<Sample, Error> {
+    let mut command = if way.is_a_program_of_its_own() { peers.command(way)? } else { itself(&[WAY, &way.word()])? };
     command.arg(queue).args([load.messages.to_string(), load.size.to_string(), load.window.to_string()]);
     command.env(URL, url).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     let output =

@@ -1,4 +1,4 @@
-//! The C peer: `c/confirmed.c`, compiled on the spot against rabbitmq-c.
+//! The C peers: `c/confirmed.c` and `c/consumed.c`, compiled on the spot against rabbitmq-c.
 //!
 //! The library is the machine's own where its development files are installed; else they are fetched from the distribution's
 //! `librabbitmq-dev` and unpacked under `target/lab`, without root, as the lab does with RabbitMQ itself.
@@ -6,7 +6,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -14,54 +14,99 @@ use correio_lab::fetched;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::Error;
+use crate::{Error, Way};
 
-/// The compiled program. Dropping it removes it.
+/// The compiled programs. Dropping them removes them.
 #[derive(Debug)]
-pub struct Program {
+pub struct Programs {
     folder: TempDir,
     environment: Vec<(String, OsString)>,
 }
 
-impl Program {
-    /// Compiles it.
+/// A program for a way.
+pub(crate) struct Source {
+    pub(crate) way: Way,
+    program: &'static str,
+    text: &'static str,
+}
+
+pub(crate) const SOURCES: [Source; 2] = [
+    Source { way: Way::RabbitmqC, program: "confirmed", text: include_str!("../c/confirmed.c") },
+    Source { way: Way::ConsumeRabbitmqC, program: "consumed", text: include_str!("../c/consumed.c") },
+];
+
+impl Programs {
+    /// Compiles them.
     ///
     /// # Errors
     ///
-    /// Why this peer has to be left out: no compiler, or no library.
+    /// Why these peers have to be left out: no compiler, or no library.
     pub async fn build() -> Result<Self, Error> {
         let compiler = compiler().await.ok_or("no C compiler (looked for cc, gcc and clang)")?;
         let folder = tempfile::tempdir()?;
-        fs::write(folder.path().join(SOURCE), include_str!("../c/confirmed.c"))?;
-        let compile = |library: &str| {
-            let mut command = Command::new(compiler);
-            command.args(["-O2", "-std=gnu11", SOURCE, "-o", PROGRAM, library]).current_dir(folder.path());
-            command
-        };
-        if fetched::run(&mut compile("-lrabbitmq"), COMPILED).await.is_ok() {
-            return Ok(Self { folder, environment: Vec::new() });
+        let mut found: Option<Library> = None;
+        for source in &SOURCES {
+            let file = format!("{}.c", source.program);
+            fs::write(folder.path().join(&file), source.text)?;
+            let compile = |library: &str| {
+                let mut command = Command::new(compiler);
+                command.args(["-O2", "-std=gnu11", &file, "-o", source.program, library]).current_dir(folder.path());
+                command
+            };
+            if found.is_none() && fetched::run(&mut compile("-lrabbitmq"), COMPILED).await.is_ok() {
+                continue;
+            }
+            let library = match found.take() {
+                Some(library) => library,
+                None => Library::fetch().await?,
+            };
+            let mut command = compile(&library.name);
+            library.tell(&mut command);
+            fetched::run(&mut command, COMPILED).await?;
+            found = Some(library);
         }
+        let environment = found.map(|library| library.environment).unwrap_or_default();
+        Ok(Self { folder, environment })
+    }
+
+    /// The program for this way, about to be run; `None` if it is none of C.
+    #[must_use]
+    pub fn command(&self, way: Way) -> Option<Command> {
+        let source = SOURCES.iter().find(|source| source.way == way)?;
+        let mut command = Command::new(self.folder.path().join(source.program));
+        command.envs(self.environment.iter().cloned());
+        Some(command)
+    }
+}
+
+/// The library as unpacked under `target/lab`.
+struct Library {
+    root: PathBuf,
+    environment: Vec<(String, OsString)>,
+    /// What the linker is to look for.
+    name: String,
+}
+
+impl Library {
+    async fn fetch() -> Result<Self, Error> {
         let root = fetched::package("librabbitmq-dev")
             .await
             .map_err(|error| format!("rabbitmq-c is not installed, and librabbitmq-dev cannot be had: {error}"))?;
         let environment = fetched::environment(&root, "usr/bin");
-        let libraries = environment.iter().find(|(name, _)| name == "LD_LIBRARY_PATH").map(|(_, folders)| folders);
-        let mut command = compile(&named_exactly(libraries));
-        command.arg("-I").arg(root.join("usr/include")).envs(environment.iter().cloned());
-        if let Some(folders) = libraries {
-            command.env("LIBRARY_PATH", folders);
-        }
-        fetched::run(&mut command, COMPILED).await?;
-        Ok(Self { folder, environment })
+        let name = named_exactly(folders(&environment));
+        Ok(Self { root, environment, name })
     }
 
-    /// The program, about to be run.
-    #[must_use]
-    pub fn command(&self) -> Command {
-        let mut command = Command::new(self.folder.path().join(PROGRAM));
-        command.envs(self.environment.iter().cloned());
-        command
+    fn tell(&self, compiler: &mut Command) {
+        compiler.arg("-I").arg(self.root.join("usr/include")).envs(self.environment.iter().cloned());
+        if let Some(folders) = folders(&self.environment) {
+            compiler.env("LIBRARY_PATH", folders);
+        }
     }
+}
+
+fn folders(environment: &[(String, OsString)]) -> Option<&OsString> {
+    environment.iter().find(|(name, _)| name == "LD_LIBRARY_PATH").map(|(_, folders)| folders)
 }
 
 async fn compiler() -> Option<&'static str> {
@@ -82,6 +127,4 @@ fn named_exactly(folders: Option<&OsString>) -> String {
     name.map_or_else(|| "-lrabbitmq".to_owned(), |name| format!("-l:{name}"))
 }
 
-const SOURCE: &str = "confirmed.c";
-const PROGRAM: &str = "confirmed";
 const COMPILED: Duration = Duration::from_secs(120);

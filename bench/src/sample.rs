@@ -13,7 +13,10 @@ pub struct Ends {
     pub unroutable: u64,
     /// Handed over; nobody said what became of them.
     pub fired: u64,
-    /// Of all these, said of the wrong message: a good one called unroutable, or the other way round.
+    /// Taken off the queue, each a different one.
+    pub consumed: u64,
+    /// Of those sent, said of the wrong message: a good one called unroutable, or the other way round. Beside those consumed,
+    /// deliveries of one that had been delivered before.
     pub wrong: u64,
 }
 
@@ -21,7 +24,7 @@ impl Ends {
     /// All messages that came to an end.
     #[must_use]
     pub fn messages(&self) -> u64 {
-        self.confirmed + self.unroutable + self.fired
+        self.confirmed + self.unroutable + self.fired + self.consumed
     }
 
     /// What has to stand on the queue.
@@ -68,9 +71,9 @@ impl Sample {
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seconds, cpu_seconds, ends: Ends { confirmed, unroutable, fired, wrong } } = self;
+        let Self { seconds, cpu_seconds, ends: Ends { confirmed, unroutable, fired, consumed, wrong } } = self;
         write!(f, "seconds={seconds:.6} cpu_seconds={cpu_seconds:.6} ")?;
-        write!(f, "confirmed={confirmed} unroutable={unroutable} fired={fired} wrong={wrong}")
+        write!(f, "confirmed={confirmed} unroutable={unroutable} fired={fired} consumed={consumed} wrong={wrong}")
     }
 }
 
@@ -86,6 +89,7 @@ impl FromStr for Sample {
                 confirmed: told_as(&told, "confirmed")?,
                 unroutable: told_as(&told, "unroutable")?,
                 fired: told_as(&told, "fired")?,
+                consumed: told_as(&told, "consumed")?,
                 wrong: told_as(&told, "wrong")?,
             },
         })
@@ -106,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_a_child_tells_is_what_the_parent_reads() {
-        let ends = Ends { confirmed: 90, unroutable: 10, fired: 0, wrong: 1 };
+        let ends = Ends { confirmed: 90, unroutable: 10, fired: 0, consumed: 5, wrong: 1 };
         let sample = Sample { seconds: 1.5, cpu_seconds: 0.25, ends };
         assert_eq!(sample.to_string().parse::<Sample>().unwrap(), sample);
         assert!("seconds=1".parse::<Sample>().is_err());

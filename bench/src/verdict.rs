@@ -46,12 +46,13 @@ impl fmt::Display for Bound {
 }
 
 /// The ratios that are wanted.
-pub const WANTED: [Wanted; 5] = [
+pub const WANTED: [Wanted; 6] = [
     Wanted { way: Way::Submit, beside: Way::LapinAwaited, figure: Figure::Rate, bound: Bound::AtLeast(1.5) },
     Wanted { way: Way::Submit, beside: Way::RabbitmqC, figure: Figure::Rate, bound: Bound::AtLeast(0.85) },
     Wanted { way: Way::SubmitTenth, beside: Way::Submit, figure: Figure::Rate, bound: Bound::AtLeast(0.85) },
     Wanted { way: Way::Submit, beside: Way::LapinAwaited, figure: Figure::Cpu, bound: Bound::AtMost(0.5) },
     Wanted { way: Way::Fire, beside: Way::LapinFire, figure: Figure::Rate, bound: Bound::AtLeast(1.0) },
+    Wanted { way: Way::Ordered, beside: Way::ConsumeRabbitmqC, figure: Figure::Rate, bound: Bound::AtLeast(0.8) },
 ];
 
 /// What became of what was wanted, a line each. A ratio of which a side did not run has no line.

@@ -1,5 +1,6 @@
-//! The ways of sending that are compared, under the names by which a child process is told which one it is.
+//! The ways of sending and of consuming that are compared, under the names by which a child process is told which one it is.
 
+pub mod consumed;
 mod lapin;
 mod ours;
 
@@ -12,7 +13,7 @@ use crate::{
 
 pub(crate) use ours::to;
 
-/// One way of sending.
+/// One way of sending, or of consuming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Way {
     /// lapin as its examples use it, with a window.
@@ -29,6 +30,20 @@ pub enum Way {
     LapinFire,
     /// Ours, without answers.
     Fire,
+    /// A C program on rabbitmq-c that reads, and acknowledges every hundred.
+    ConsumeRabbitmqC,
+    /// lapin as its examples use it, acknowledging every hundred.
+    ConsumeLapin,
+    /// The same on a runtime of one thread: the ceiling for whatever is built on it.
+    ConsumeLapinOneThread,
+    /// amqplib, for Node.
+    ConsumeAmqplib,
+    /// Ours, the whole pipeline: decoded, ordered by key, deduplicated, handled.
+    Ordered,
+    /// The same on a runtime of one thread.
+    OrderedOneThread,
+    /// Ours without order.
+    Independent,
 }
 
 /// Ways that are compared with each other.
@@ -38,6 +53,8 @@ pub enum Group {
     Confirmed,
     /// Fire and forget: transient, not mandatory, to a classic queue.
     Fire,
+    /// From a quorum queue, acknowledged.
+    Consumed,
 }
 
 impl Group {
@@ -47,6 +64,7 @@ impl Group {
         match self {
             Self::Confirmed => Way::LapinAwaited,
             Self::Fire => Way::LapinFire,
+            Self::Consumed => Way::ConsumeRabbitmqC,
         }
     }
 }
@@ -69,6 +87,13 @@ impl Way {
             Self::SubmitTenth => "correio submit, 10 % unroutable",
             Self::LapinFire => "lapin without confirms, each awaited",
             Self::Fire => "correio fire",
+            Self::ConsumeRabbitmqC => "rabbitmq-c, reads and acknowledges",
+            Self::ConsumeLapin => "lapin, reads and acknowledges",
+            Self::ConsumeLapinOneThread => "lapin, the same on a one-thread runtime",
+            Self::ConsumeAmqplib => "amqplib, reads and acknowledges",
+            Self::Ordered => "correio, ordered by key",
+            Self::OrderedOneThread => "correio, the same on a one-thread runtime",
+            Self::Independent => "correio, independent",
         }
     }
 
@@ -77,8 +102,17 @@ impl Way {
     pub fn group(self) -> Group {
         match self {
             Self::LapinFire | Self::Fire => Group::Fire,
-            _ => Group::Confirmed,
+            Self::LapinAwaited | Self::LapinPolled | Self::RabbitmqC | Self::Submit | Self::SubmitTenth => {
+                Group::Confirmed
+            }
+            _ => Group::Consumed,
         }
+    }
+
+    /// Whether it is a peer that runs as a program of its own.
+    #[must_use]
+    pub fn is_a_program_of_its_own(self) -> bool {
+        matches!(self, Self::RabbitmqC | Self::ConsumeRabbitmqC | Self::ConsumeAmqplib)
     }
 
     /// The ends that this load has to come to.
@@ -89,25 +123,31 @@ impl Way {
                 let unroutable = load.messages.div_ceil(TENTH);
                 Ends { confirmed: load.messages - unroutable, unroutable, ..Ends::default() }
             }
+            _ if self.group() == Group::Consumed => Ends { consumed: load.messages, ..Ends::default() },
             Self::LapinFire | Self::Fire => Ends { fired: load.messages, ..Ends::default() },
             _ => Ends { confirmed: load.messages, ..Ends::default() },
         }
     }
 
-    /// Sends in this process.
+    /// Sends or consumes in this process.
     ///
     /// # Errors
     ///
-    /// Whatever the broker refuses; and of the C program that it is another program.
+    /// Whatever the broker refuses; and of some peers that they are other programs.
     pub async fn run(self, url: &str, queue: &str, load: Load) -> Result<Sample, Error> {
         match self {
             Self::LapinAwaited => lapin::awaited(url, queue, load).await,
             Self::LapinPolled => lapin::polled_together(url, queue, load).await,
-            Self::RabbitmqC => Err("a program of its own".into()),
             Self::Submit => ours::submit(url, queue, load, None).await,
             Self::SubmitTenth => ours::submit(url, queue, load, Some(TENTH)).await,
             Self::LapinFire => lapin::fire(url, queue, load).await,
             Self::Fire => ours::fire(url, queue, load).await,
+            Self::ConsumeLapin => consumed::lapin::read(url, queue, load).await,
+            Self::ConsumeLapinOneThread => consumed::on_one_thread(url, queue, load, consumed::lapin::read).await,
+            Self::Ordered => consumed::ours::ordered(url, queue, load).await,
+            Self::OrderedOneThread => consumed::on_one_thread(url, queue, load, consumed::ours::ordered).await,
+            Self::Independent => consumed::ours::independent(url, queue, load).await,
+            Self::RabbitmqC | Self::ConsumeRabbitmqC | Self::ConsumeAmqplib => Err("a program of its own".into()),
         }
     }
 }

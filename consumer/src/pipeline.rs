@@ -328,7 +328,11 @@ impl Pipeline {
 
     /// The acknowledgements that are due, and how many messages they stand for; `all`: due or not.
     pub(crate) fn take_acks(&mut self, now: Instant, all: bool) -> (Vec<Ack>, usize) {
-        let acks = if all { self.acks.flush() } else { self.acks.take_acks(now) };
+        let acks = match (all, self.held.is_empty()) {
+            (true, _) => self.acks.flush(),
+            (false, true) => self.acks.take_acks_at_rest(now),
+            (false, false) => self.acks.take_acks(now),
+        };
         let covered = if acks.is_empty() { 0 } else { std::mem::take(&mut self.settled) };
         (acks, covered)
     }

@@ -193,7 +193,7 @@ impl Subscription {
                 break;
             }
         }
-        self.acknowledge(link, now, self.pipeline.is_empty());
+        self.acknowledge(link, now, false);
         #[cfg(feature = "metrics")]
         self.whereabouts.tell(&self.pipeline, &self.work);
         over

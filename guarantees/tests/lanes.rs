@@ -30,6 +30,23 @@ fn a_busy_key_takes_turns_with_the_others() {
 }
 
 #[test]
+fn what_waited_for_its_own_key_is_overtaken_by_less_than_a_turn() {
+    let mut lanes = KeyLanes::new(1);
+    let turn = KeyLanes::<&str, u64>::TURN;
+    lanes.push("busy".to_owned(), 0);
+    lanes.push("busy".to_owned(), 1);
+    (2..100).for_each(|item| lanes.push(format!("quiet {item}"), item));
+    let started: Vec<_> = std::iter::from_fn(|| {
+        let (key, item) = lanes.start_next()?;
+        lanes.on_finished(&key);
+        Some(item)
+    })
+    .collect();
+    let overtaking = started.iter().take_while(|item| **item != 1).filter(|item| **item > 1).count();
+    assert_eq!(overtaking as u64, turn - 1);
+}
+
+#[test]
 fn after_a_lost_channel_a_running_key_stays_busy_until_it_has_finished() {
     let mut lanes = KeyLanes::new(10);
     [("a", 1), ("a", 2), ("b", 3)].into_iter().for_each(|(key, item)| lanes.push(key, item));
@@ -59,31 +76,28 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A naive observer: what waits of each key, and when the key was last served or began to wait.
+/// A naive observer: what waits of each key, and when its turn is.
 #[derive(Default)]
 struct Observer {
-    waiting: BTreeMap<u8, VecDeque<usize>>,
+    waiting: BTreeMap<u8, VecDeque<(u64, usize)>>,
     running: BTreeSet<u8>,
-    ready_since: BTreeMap<u8, usize>,
-    step: usize,
+    pushed: u64,
 }
 
 impl Observer {
-    fn note_ready(&mut self) {
-        self.step += 1;
-        for (key, items) in &self.waiting {
-            if items.is_empty() || self.running.contains(key) {
-                self.ready_since.remove(key);
-            } else {
-                self.ready_since.entry(*key).or_insert(self.step);
-            }
-        }
+    fn push(&mut self, key: u8, item: usize) {
+        self.pushed += 1;
+        let is_busy = self.running.contains(&key) || self.waiting.get(&key).is_some_and(|items| !items.is_empty());
+        let turn = if is_busy { self.pushed + KeyLanes::<u8, usize>::TURN } else { self.pushed };
+        self.waiting.entry(key).or_default().push_back((turn, item));
     }
 
-    /// The key that could start and has waited longest.
+    /// The key that could start and whose turn it is: of two, the one whose item is older.
     fn next(&self, lanes_at_once: usize) -> Option<u8> {
         let free = self.running.len() < lanes_at_once;
-        self.ready_since.iter().filter(|_| free).min_by_key(|(_, since)| **since).map(|(key, _)| *key)
+        let ready = self.waiting.iter().filter(|(key, _)| free && !self.running.contains(key));
+        let turns = ready.filter_map(|(key, items)| Some((*items.front()?, *key)));
+        turns.min().map(|(_, key)| key)
     }
 }
 
@@ -101,11 +115,11 @@ proptest! {
             match op {
                 Op::Push(key) => {
                     lanes.push(key, item);
-                    seen.waiting.entry(key).or_default().push_back(item);
+                    seen.push(key, item);
                 }
                 Op::Start => {
                     let expected = seen.next(lanes_at_once);
-                    let first = expected.and_then(|key| Some((key, seen.waiting.get_mut(&key)?.pop_front()?)));
+                    let first = expected.and_then(|key| Some((key, seen.waiting.get_mut(&key)?.pop_front()?.1)));
                     prop_assert_eq!(lanes.start_next(), first);
                     seen.running.extend(expected);
                 }
@@ -121,13 +135,11 @@ proptest! {
                 Op::Clear => {
                     let mut cleared = lanes.clear();
                     cleared.sort_unstable();
-                    let mut waiting: Vec<_> = std::mem::take(&mut seen.waiting).into_values().flatten().collect();
+                    let mut waiting: Vec<_> = std::mem::take(&mut seen.waiting).into_values().flatten().map(|(_, item)| item).collect();
                     waiting.sort_unstable();
                     prop_assert_eq!(cleared, waiting);
-                    seen.ready_since.clear();
                 }
             }
-            seen.note_ready();
             prop_assert_eq!(lanes.waiting(), seen.waiting.values().map(VecDeque::len).sum::<usize>());
             prop_assert_eq!(lanes.running(), seen.running.len());
         }

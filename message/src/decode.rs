@@ -99,7 +99,7 @@ impl Envelope {
         let original = Original::read(self);
         // Even if it is unreadable elsewhere: whoever waits for its number need not.
         let mut sequence =
-            sequence(headers, Original::route_of(self)).map_err(|cause| DecodeError { cause, sequence: None })?;
+            sequence(headers, || Original::route_of(self)).map_err(|cause| DecodeError { cause, sequence: None })?;
         let voids = sequence.as_ref().map_or(Ok(Voids::default()), |sequence| voids(headers, sequence.number));
         if let (Some(sequence), Ok(voids)) = (&mut sequence, &voids) {
             sequence.voids.clone_from(voids);
@@ -164,7 +164,10 @@ impl Envelope {
 }
 
 /// The place of the message, its voids left out.
-fn sequence(headers: &Headers, route: Result<Route, DecodeFailure>) -> Result<Option<Sequence>, DecodeFailure> {
+fn sequence(
+    headers: &Headers,
+    route: impl FnOnce() -> Result<Route, DecodeFailure>,
+) -> Result<Option<Sequence>, DecodeFailure> {
     let source = text(headers, header::SOURCE, 255)?;
     let number = integer(headers, header::NUMBER, 1)?;
     let (source, number) = match (source, number) {
@@ -180,7 +183,7 @@ fn sequence(headers: &Headers, route: Result<Route, DecodeFailure>) -> Result<Op
         NonZeroU64::new(number).ok_or(DecodeFailure::OutOfRange { header: header::NUMBER, value: 0, least: 1 })?;
     let stream = match text(headers, header::STREAM, Line::MAX_STREAM)? {
         Some(name) => name.into(),
-        None => route?.stream(),
+        None => route()?.stream(),
     };
     Ok(Some(Sequence { line: Line { source, stream, key }, number, voids: Voids::default() }))
 }

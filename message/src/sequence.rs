@@ -48,13 +48,14 @@ impl fmt::Debug for Key {
 /// One row of numbers 1, 2, 3 …: a source, a stream and a key. Two lines have no order between them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Line {
+    // First, because it is what tells two of them apart soonest.
+    /// The key that orders.
+    pub key: Key,
     /// One running producer, or one outbox.
     pub source: Uuid,
     /// Exchange and routing key as `exchange/routing-key`, or the name that the producer gave: at most
     /// [`Line::MAX_STREAM`] bytes, past which a reader refuses the message.
     pub stream: Arc<str>,
-    /// The key that orders.
-    pub key: Key,
 }
 
 impl Line {

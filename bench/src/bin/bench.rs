@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, env};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use correio_bench::{
-    Error, Group, Load, Way, child,
-    rabbitmq_c::Program,
+    Error, Group, Load, Way, child, consumed,
+    peers::Peers,
     rounds::Rounds,
     stalled::{self, WARM_UP},
     table::Table,
@@ -13,7 +13,8 @@ use correio_bench::{
 };
 use correio_lab::broker::{Login, Node, NodeOptions, QueueKind};
 
-/// Measures publishing beside lapin used plainly and a C program on rabbitmq-c, and memory against a broker that stalls.
+/// Measures publishing and consuming beside lapin used plainly and a C program on rabbitmq-c, and memory against a broker that
+/// stalls.
 ///
 /// The ways take turns, each in a process of its own. Ends with an error when an outcome or a count is wrong; a wanted speed that
 /// was not reached is said and is no error.
@@ -26,7 +27,7 @@ struct Args {
     /// Bytes of each payload.
     #[arg(long, default_value_t = 1024)]
     size: usize,
-    /// Unanswered messages at once.
+    /// Unanswered messages at once, of those that are published.
     #[arg(long, default_value_t = 1000)]
     window: usize,
     /// Runs of each way, after one that does not count.
@@ -36,7 +37,7 @@ struct Args {
     #[arg(long, default_value_t = 1_000_000)]
     stalled_messages: u64,
     /// Only these parts.
-    #[arg(long, value_delimiter = ',', default_values = ["confirmed", "fire", "stalled"])]
+    #[arg(long, value_delimiter = ',', default_values = ["confirmed", "fire", "consumed", "stalled"])]
     only: Vec<Part>,
     #[command(subcommand)]
     inner: Option<Inner>,
@@ -46,6 +47,7 @@ struct Args {
 enum Part {
     Confirmed,
     Fire,
+    Consumed,
     Stalled,
 }
 
@@ -78,18 +80,21 @@ async fn main() -> Result<(), Error> {
 
 async fn measure(args: &Args) -> Result<(), Error> {
     let load = Load { messages: args.messages, size: args.size, window: args.window };
-    let (ways, rabbitmq_c) = ways(args).await;
+    let mut ways = ways(args);
+    let peers = Peers::ready(&mut ways).await;
     let node = Node::start(NodeOptions::default()).await?;
     node.declare_queue(CONFIRMED_QUEUE, QueueKind::Quorum).await?;
     node.declare_queue(FIRED_QUEUE, QueueKind::Classic).await?;
+    node.declare_queue(CONSUMED_QUEUE, QueueKind::Quorum).await?;
     let Load { messages, size, window } = load;
     println!(
         "RabbitMQ {}: {messages} messages of {size} bytes a run, {} runs each, in turn.",
         node.version(),
         args.runs
     );
-    println!("Confirmed: persistent, mandatory, quorum queue, window {window}. Fired: transient, classic queue.\n");
-    let rounds = rounds(&node, args, &ways, rabbitmq_c.as_ref(), load).await?;
+    println!("Confirmed: persistent, mandatory, quorum queue, window {window}. Fired: transient, classic queue.");
+    println!("Consumed: quorum queue, {} keys, prefetch {}.\n", consumed::KEYS, consumed::PREFETCH);
+    let rounds = rounds(&node, args, &ways, &peers, load).await?;
     if !ways.is_empty() {
         println!("{}", Table(&rounds));
     }
@@ -107,34 +112,20 @@ async fn measure(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// What runs, and the C program if it can be had. A peer that cannot is named.
-async fn ways(args: &Args) -> (Vec<Way>, Option<Program>) {
-    let runs = |way: &Way| match way.group() {
-        Group::Confirmed => args.only.contains(&Part::Confirmed),
-        Group::Fire => args.only.contains(&Part::Fire),
+/// What is to run.
+fn ways(args: &Args) -> Vec<Way> {
+    let runs = |way: &Way| {
+        args.only.contains(&match way.group() {
+            Group::Confirmed => Part::Confirmed,
+            Group::Fire => Part::Fire,
+            Group::Consumed => Part::Consumed,
+        })
     };
-    let mut ways: Vec<Way> = Way::value_variants().iter().copied().filter(runs).collect();
-    let mut program = None;
-    if ways.contains(&Way::RabbitmqC) {
-        match Program::build().await {
-            Ok(built) => program = Some(built),
-            Err(error) => {
-                println!("left out: {}: {error}", Way::RabbitmqC.name());
-                ways.retain(|way| *way != Way::RabbitmqC);
-            }
-        }
-    }
-    (ways, program)
+    Way::value_variants().iter().copied().filter(runs).collect()
 }
 
 /// Every way in turn, round after round, each checked against what stands on its queue.
-async fn rounds(
-    node: &Node,
-    args: &Args,
-    ways: &[Way],
-    rabbitmq_c: Option<&Program>,
-    load: Load,
-) -> Result<Rounds, Error> {
+async fn rounds(node: &Node, args: &Args, ways: &[Way], peers: &Peers, load: Load) -> Result<Rounds, Error> {
     let url = node.amqp_url(Login::Lab);
     let mut rounds = Rounds::default();
     if ways.is_empty() {
@@ -149,8 +140,19 @@ async fn rounds(
             turns.reverse();
         }
         for way in turns {
-            let queue = if way.group() == Group::Confirmed { CONFIRMED_QUEUE } else { FIRED_QUEUE };
-            let sample = child::run(way, rabbitmq_c, &url, queue, load).await?;
+            let (queue, load) = match way.group() {
+                Group::Confirmed => (CONFIRMED_QUEUE, load),
+                Group::Fire => (FIRED_QUEUE, load),
+                Group::Consumed => (CONSUMED_QUEUE, Load { window: consumed::PREFETCH.into(), ..load }),
+            };
+            if way.group() == Group::Consumed {
+                consumed::fill(&url, queue, load).await?;
+                let depth = node.queue_depth(queue).await?;
+                if depth != load.messages {
+                    return Err(format!("before {}: {depth} on the queue, not {}", way.name(), load.messages).into());
+                }
+            }
+            let sample = child::run(way, peers, &url, queue, load).await?;
             let on_queue = node.purge(queue).await?;
             let expected = way.expected(load);
             if sample.ends != expected || on_queue != expected.on_queue() {
@@ -165,9 +167,10 @@ async fn rounds(
             rounds.0.push(round);
         }
     }
-    println!("outcomes said of the wrong message: 0 of {checked}; every count as on the queue");
+    println!("outcomes said of the wrong message, or messages read twice: 0 of {checked}; every count as on the queue");
     Ok(rounds)
 }
 
 const CONFIRMED_QUEUE: &str = "bench.confirmed";
 const FIRED_QUEUE: &str = "bench.fired";
+const CONSUMED_QUEUE: &str = "bench.consumed";

@@ -87,4 +87,4 @@ pub(crate) fn to(queue: &str) -> Result<Destination, Error> {
     Ok(Destination::Route(Route { exchange: ShortText::new("")?, routing_key: ShortText::new(queue)? }))
 }
 
-const CLOSED: Duration = Duration::from_secs(30);
+pub(super) const CLOSED: Duration = Duration::from_secs(30);

@@ -1,6 +1,7 @@
 //! The ends of a message: remembered and acknowledged, sent round, parked, given back.
 
 use std::{
+    collections::btree_map::Entry,
     num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
@@ -86,10 +87,12 @@ impl Pipeline {
         if held.started {
             self.begun -= 1;
         }
-        if let Some(id) = &held.id
-            && self.ids.get(id) == Some(&ticket)
+        // The later of two with one id has the entry.
+        if let Some(id) = held.id
+            && let Entry::Occupied(entry) = self.ids.entry(id)
+            && *entry.get() == ticket
         {
-            self.ids.remove(id);
+            entry.remove();
         }
         if let Some(lane) = &held.lane {
             self.order.on_lane_free(lane);
