@@ -32,6 +32,8 @@ mod counts;
 pub mod dead_letters;
 mod error;
 mod extract;
+#[cfg(all(doctest, feature = "sqlite"))]
+mod guarantee_pages;
 mod handled_log;
 mod handler;
 mod health;

@@ -4,6 +4,7 @@
 
 mod addressing;
 mod examples;
+mod guarantee_pages;
 mod topic_flights;
 mod topology;
 mod topology_lost;
