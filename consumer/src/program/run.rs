@@ -36,7 +36,7 @@ pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
             Ack::AfterHandling => Acknowledgement::AfterHandling,
             Ack::OnDelivery => Acknowledgement::OnDelivery,
         })
-        .deduplication(args.dedup.open(args.remember_for).await?)
+        .deduplication(Box::pin(args.dedup.open(args.remember_for)).await?)
         .handler_deadline(args.handler_deadline)
         .drain_deadline(args.drain_deadline)
         .connect_deadline(CONNECTING);
