@@ -3,6 +3,7 @@
 mod entries;
 mod in_transaction;
 mod server;
+mod url;
 
 use std::{fmt, time::Duration};
 
@@ -48,7 +49,8 @@ impl PostgresLog {
     ///
     /// # Errors
     ///
-    /// [`LogError`] if the URL is none, the server is not reached in five seconds or refuses, or its tables have a newer version.
+    /// [`LogError`] if the URL is none or has a parameter that is not known, the server is not reached in five seconds or refuses,
+    /// or its tables have a newer version.
     ///
     /// # Cancel safety
     ///
@@ -171,7 +173,7 @@ impl PostgresLogBuilder {
     /// As [`PostgresLog::connect`].
     pub async fn connect(self) -> Result<PostgresLog, LogError> {
         let opened = async {
-            let server = Server::new(self.url.parse()?);
+            let server = Server::new(url::options(&self.url)?);
             server::in_time(server::CALL_DEADLINE, server.open()).await?;
             Ok::<_, sqlx::Error>(server)
         };

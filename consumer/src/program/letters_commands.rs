@@ -287,6 +287,10 @@ fn opened(path: &Path, existing: Existing) -> Result<LettersFile, Failed> {
         io::ErrorKind::AlreadyExists => {
             Failed::usage(format!("{} is there already: give another file, or --force to overwrite it", name(path)))
         }
+        io::ErrorKind::ResourceBusy => Failed::usage(format!(
+            "{} is being written to by another purge or export: wait for its end, or give another file",
+            name(path)
+        )),
         _ => Failed::output(path, &error),
     })
 }

@@ -1,7 +1,7 @@
 //! The file that dead letters are written to: on the disk when [`LettersFile::sync`] says so.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
 };
@@ -24,7 +24,7 @@ pub(crate) enum Existing {
     Refuse,
     /// The letters replace what is in it.
     Replace,
-    /// The letters come behind what is in it.
+    /// The letters come behind what is in it. Nobody else appends to it meanwhile.
     Append,
 }
 
@@ -33,7 +33,7 @@ impl LettersFile {
     ///
     /// # Errors
     ///
-    /// What the operating system says against it.
+    /// What the operating system says against it; [`io::ErrorKind::ResourceBusy`] when another appends to it.
     pub(crate) fn open(path: &Path, existing: Existing) -> io::Result<Self> {
         if path == Path::new("-") {
             return Ok(Self { to: Box::new(BufWriter::with_capacity(BUFFER, tokio::io::stdout())), file: None });
@@ -46,6 +46,9 @@ impl LettersFile {
             Existing::Append => options.create(true).append(true),
         };
         let mut file = options.open(path)?;
+        if existing == Existing::Append && file.metadata()?.is_file() {
+            lock(&file)?;
+        }
         if existing == Existing::Append && ends_torn(path) {
             io::Write::write_all(&mut file, b"\n")?;
         }
@@ -87,6 +90,14 @@ impl LettersFile {
     }
 }
 
+/// One writer at a time: lines of two would be mixed. The lock ends with the file's last handle, and so with the process.
+fn lock(file: &File) -> io::Result<()> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::Error::new(io::ErrorKind::ResourceBusy, "another process writes to it"),
+        TryLockError::Error(error) => error,
+    })
+}
+
 /// Where the file's name stands.
 fn folder(path: &Path) -> PathBuf {
     match path.parent() {
@@ -96,3 +107,20 @@ fn folder(path: &Path) -> PathBuf {
 }
 
 const BUFFER: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_has_one_that_appends_to_it_and_is_free_when_that_one_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("old.ndjson");
+        let mut first = LettersFile::open(&path, Existing::Append).unwrap();
+        first.sync().await.unwrap();
+        let second = LettersFile::open(&path, Existing::Append).err().map(|error| error.kind());
+        assert_eq!(second, Some(io::ErrorKind::ResourceBusy));
+        drop(first);
+        assert!(LettersFile::open(&path, Existing::Append).is_ok());
+    }
+}
