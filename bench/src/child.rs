@@ -10,6 +10,10 @@ use crate::{Error, Load, Way, peers::Peers, sample::Sample};
 pub const WAY: &str = "way";
 /// The word that makes it the program whose memory is measured: `bench stalled MESSAGES BYTES`.
 pub const STALLED: &str = "stalled";
+/// The word that makes it the program that looks ids up: `bench look-up IDS`.
+pub const LOOK_UP: &str = "look-up";
+/// The word that makes it the program that remembers ids in memory: `bench in-memory IDS`.
+pub const IN_MEMORY: &str = "in-memory";
 /// The environment variable by which a child is told the broker's address: it holds a password, and arguments are public.
 pub const URL: &str = "AMQP_URL";
 

@@ -10,6 +10,8 @@
 
 pub mod amqplib;
 pub mod child;
+pub mod disk;
+pub mod look_up;
 pub mod peers;
 pub mod rabbitmq_c;
 pub mod rounds;

@@ -96,7 +96,7 @@ impl FromStr for Sample {
     }
 }
 
-fn told_as<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+pub(crate) fn told_as<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     told: &BTreeMap<&str, &str>,
     name: &str,
 ) -> Result<T, Error> {

@@ -55,10 +55,21 @@ pub const WANTED: [Wanted; 6] = [
     Wanted { way: Way::Ordered, beside: Way::ConsumeRabbitmqC, figure: Figure::Rate, bound: Bound::AtLeast(0.8) },
 ];
 
-/// What became of what was wanted, a line each. A ratio of which a side did not run has no line.
+/// The messages a second that are wanted, whatever others do.
+pub const WANTED_RATES: [(Way, f64); 2] = [(Way::RememberInSqlite, 15_000.0), (Way::Transactional, 8_000.0)];
+
+/// What became of what was wanted, a line each. What did not run has no line.
 #[must_use]
 pub fn verdicts(rounds: &Rounds) -> Vec<String> {
-    WANTED.iter().filter_map(|wanted| wanted.verdict(rounds)).collect()
+    let ratios = WANTED.iter().filter_map(|wanted| wanted.verdict(rounds));
+    ratios.chain(WANTED_RATES.iter().filter_map(|(way, wanted)| rate(rounds, *way, *wanted))).collect()
+}
+
+fn rate(rounds: &Rounds, way: Way, wanted: f64) -> Option<String> {
+    let Spread { least, median, greatest } = Spread::of(rounds.figures(way, Figure::Rate))?;
+    let figure = format!("{median:.0} ({least:.0}–{greatest:.0})");
+    let of = format!("messages a second of “{}”", way.name());
+    Some(line(median >= wanted, &figure, &format!("at least {wanted:.0}"), &of))
 }
 
 /// One line: met or not, the figure, what was wanted of what.

@@ -3,6 +3,7 @@
 pub mod consumed;
 mod lapin;
 mod ours;
+mod remembered;
 
 use clap::ValueEnum;
 
@@ -44,6 +45,14 @@ pub enum Way {
     OrderedOneThread,
     /// Ours without order.
     Independent,
+    /// Ours without order, remembering in memory what it handled: the ceiling for what remembers in a file.
+    RememberInMemory,
+    /// The same, remembering in a file of SQLite.
+    RememberInSqlite,
+    /// The same, with a handler that writes in the transaction in which its message is remembered.
+    Transactional,
+    /// No broker and no consumer: a loop that writes the same rows with sqlx, a batch a transaction.
+    PlainInserts,
 }
 
 /// Ways that are compared with each other.
@@ -55,6 +64,8 @@ pub enum Group {
     Fire,
     /// From a quorum queue, acknowledged.
     Consumed,
+    /// The same, remembered on disk before it is acknowledged.
+    Remembered,
 }
 
 impl Group {
@@ -65,6 +76,7 @@ impl Group {
             Self::Confirmed => Way::LapinAwaited,
             Self::Fire => Way::LapinFire,
             Self::Consumed => Way::ConsumeRabbitmqC,
+            Self::Remembered => Way::RememberInMemory,
         }
     }
 }
@@ -94,6 +106,10 @@ impl Way {
             Self::Ordered => "correio, ordered by key",
             Self::OrderedOneThread => "correio, the same on a one-thread runtime",
             Self::Independent => "correio, independent",
+            Self::RememberInMemory => "correio, remembering in memory",
+            Self::RememberInSqlite => "correio, remembering in SQLite",
+            Self::Transactional => "correio, an INSERT in SQLite exactly once",
+            Self::PlainInserts => "sqlx alone, an INSERT for each, in batches",
         }
     }
 
@@ -105,6 +121,9 @@ impl Way {
             Self::LapinAwaited | Self::LapinPolled | Self::RabbitmqC | Self::Submit | Self::SubmitTenth => {
                 Group::Confirmed
             }
+            Self::RememberInMemory | Self::RememberInSqlite | Self::Transactional | Self::PlainInserts => {
+                Group::Remembered
+            }
             _ => Group::Consumed,
         }
     }
@@ -115,6 +134,12 @@ impl Way {
         matches!(self, Self::RabbitmqC | Self::ConsumeRabbitmqC | Self::ConsumeAmqplib)
     }
 
+    /// Whether it wants a queue that is full.
+    #[must_use]
+    pub fn consumes(self) -> bool {
+        matches!(self.group(), Group::Consumed | Group::Remembered) && self != Self::PlainInserts
+    }
+
     /// The ends that this load has to come to.
     #[must_use]
     pub fn expected(self, load: Load) -> Ends {
@@ -123,7 +148,7 @@ impl Way {
                 let unroutable = load.messages.div_ceil(TENTH);
                 Ends { confirmed: load.messages - unroutable, unroutable, ..Ends::default() }
             }
-            _ if self.group() == Group::Consumed => Ends { consumed: load.messages, ..Ends::default() },
+            _ if self.consumes() || self == Self::PlainInserts => Ends { consumed: load.messages, ..Ends::default() },
             Self::LapinFire | Self::Fire => Ends { fired: load.messages, ..Ends::default() },
             _ => Ends { confirmed: load.messages, ..Ends::default() },
         }
@@ -147,6 +172,10 @@ impl Way {
             Self::Ordered => consumed::ours::ordered(url, queue, load).await,
             Self::OrderedOneThread => consumed::on_one_thread(url, queue, load, consumed::ours::ordered).await,
             Self::Independent => consumed::ours::independent(url, queue, load).await,
+            Self::RememberInMemory => remembered::in_memory(url, queue, load).await,
+            Self::RememberInSqlite => remembered::in_sqlite(url, queue, load).await,
+            Self::Transactional => remembered::transactional(url, queue, load).await,
+            Self::PlainInserts => remembered::plain_inserts(load).await,
             Self::RabbitmqC | Self::ConsumeRabbitmqC | Self::ConsumeAmqplib => Err("a program of its own".into()),
         }
     }

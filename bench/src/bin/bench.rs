@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, env};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use correio_bench::{
-    Error, Group, Load, Way, child, consumed,
+    Error, Group, Load, Way, child, consumed, disk, look_up,
     peers::Peers,
     rounds::Rounds,
     stalled::{self, WARM_UP},
@@ -33,11 +33,17 @@ struct Args {
     /// Runs of each way, after one that does not count.
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// Messages handled at once, and so remembered in one transaction, where they are remembered on disk.
+    #[arg(long, default_value_t = 256)]
+    at_once: u16,
+    /// Remembered ids among which others are looked up.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(look_up::FEW..))]
+    ids: u64,
     /// Messages handed in while the broker is stalled.
     #[arg(long, default_value_t = 1_000_000)]
     stalled_messages: u64,
     /// Only these parts.
-    #[arg(long, value_delimiter = ',', default_values = ["confirmed", "fire", "consumed", "stalled"])]
+    #[arg(long, value_delimiter = ',', default_values = ["confirmed", "fire", "consumed", "remembered", "look-up", "stalled"])]
     only: Vec<Part>,
     #[command(subcommand)]
     inner: Option<Inner>,
@@ -48,6 +54,8 @@ enum Part {
     Confirmed,
     Fire,
     Consumed,
+    Remembered,
+    LookUp,
     Stalled,
 }
 
@@ -60,6 +68,12 @@ enum Inner {
     /// The process whose memory is measured.
     #[command(hide = true, name = child::STALLED)]
     Stalled { queue: String, messages: u64, size: usize },
+    /// The process that looks ids up.
+    #[command(hide = true, name = child::LOOK_UP)]
+    LookUp { ids: u64 },
+    /// The process that remembers ids in memory.
+    #[command(hide = true, name = child::IN_MEMORY)]
+    InMemory { ids: u64 },
 }
 
 #[tokio::main]
@@ -72,6 +86,8 @@ async fn main() -> Result<(), Error> {
             println!("{}", way.run(&env::var(child::URL)?, queue, load).await?);
             Ok(())
         }
+        Some(Inner::LookUp { ids }) => look_up::in_child(*ids).await,
+        Some(Inner::InMemory { ids }) => look_up::memory_in_child(*ids).await,
         Some(Inner::Stalled { queue, messages, size }) => {
             stalled::in_child(&env::var(child::URL)?, queue, *messages, *size).await
         }
@@ -93,12 +109,18 @@ async fn measure(args: &Args) -> Result<(), Error> {
         args.runs
     );
     println!("Confirmed: persistent, mandatory, quorum queue, window {window}. Fired: transient, classic queue.");
-    println!("Consumed: quorum queue, {} keys, prefetch {}.\n", consumed::KEYS, consumed::PREFETCH);
+    println!("Consumed: quorum queue, {} keys, prefetch {}.", consumed::KEYS, consumed::PREFETCH);
+    println!("Remembered: from the same queue, {} at once; on {}.\n", args.at_once, disk::filesystem()?);
     let rounds = rounds(&node, args, &ways, &peers, load).await?;
     if !ways.is_empty() {
         println!("{}", Table(&rounds));
     }
     let mut verdicts = verdict::verdicts(&rounds);
+    if args.only.contains(&Part::LookUp) {
+        let found = look_up::measure(args.ids).await?;
+        println!("{found}");
+        verdicts.extend(found.verdicts());
+    }
     if args.only.contains(&Part::Stalled) {
         let peak = stalled::measure(&node, CONFIRMED_QUEUE, args.stalled_messages, size).await?;
         let there = node.purge(CONFIRMED_QUEUE).await?;
@@ -119,6 +141,7 @@ fn ways(args: &Args) -> Vec<Way> {
             Group::Confirmed => Part::Confirmed,
             Group::Fire => Part::Fire,
             Group::Consumed => Part::Consumed,
+            Group::Remembered => Part::Remembered,
         })
     };
     Way::value_variants().iter().copied().filter(runs).collect()
@@ -144,8 +167,9 @@ async fn rounds(node: &Node, args: &Args, ways: &[Way], peers: &Peers, load: Loa
                 Group::Confirmed => (CONFIRMED_QUEUE, load),
                 Group::Fire => (FIRED_QUEUE, load),
                 Group::Consumed => (CONSUMED_QUEUE, Load { window: consumed::PREFETCH.into(), ..load }),
+                Group::Remembered => (CONSUMED_QUEUE, Load { window: args.at_once.into(), ..load }),
             };
-            if way.group() == Group::Consumed {
+            if way.consumes() {
                 consumed::fill(&url, queue, load).await?;
                 let depth = node.queue_depth(queue).await?;
                 if depth != load.messages {

@@ -66,7 +66,7 @@ async fn confirmed(receipt: Option<Receipt>) -> Result<(), Error> {
 }
 
 /// Numbers that follow each other lie far apart, without a pattern (SplitMix64).
-fn scattered(number: u64) -> u64 {
+pub(crate) fn scattered(number: u64) -> u64 {
     let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -74,7 +74,7 @@ fn scattered(number: u64) -> u64 {
 }
 
 /// Which messages were read.
-pub(super) struct Seen {
+pub(in crate::way) struct Seen {
     messages: u64,
     bits: Vec<AtomicU64>,
     consumed: AtomicU64,
@@ -82,12 +82,12 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    fn none_of(messages: u64) -> Self {
+    pub(in crate::way) fn none_of(messages: u64) -> Self {
         let bits = (0..messages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         Self { messages, bits, consumed: AtomicU64::new(0), wrong: AtomicU64::new(0) }
     }
 
-    fn on_message(&self, payload: &[u8]) {
+    pub(in crate::way) fn on_message(&self, payload: &[u8]) {
         let number = payload.first_chunk().map(|number| u64::from_be_bytes(*number)).filter(|n| *n < self.messages);
         let is_new = number.is_some_and(|number| {
             let bit = 1 << (number % 64);
@@ -97,7 +97,7 @@ impl Seen {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn ends(&self) -> Ends {
+    pub(in crate::way) fn ends(&self) -> Ends {
         let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Ends { consumed: now(&self.consumed), wrong: now(&self.wrong), ..Ends::default() }
     }

@@ -10,7 +10,11 @@ use bytes::Bytes;
 use correio_consumer::{Address, CancellationToken, Consumer, Processing, RetrySchedule};
 
 use super::Seen;
-use crate::{Error, Load, sample::Sample, usage::Stopwatch};
+use crate::{
+    Error, Load,
+    sample::{Ends, Sample},
+    usage::Stopwatch,
+};
 
 /// By key, in the order sent.
 pub(in crate::way) async fn ordered(url: &str, queue: &str, load: Load) -> Result<Sample, Error> {
@@ -43,6 +47,12 @@ async fn consume(url: &str, queue: &str, load: Load, processing: Processing) -> 
     if usize::from(consumer.prefetch()) != load.window {
         return Err(format!("a prefetch of {}, not {}", consumer.prefetch(), load.window).into());
     }
+    let sample = timed(consumer, load).await?;
+    Ok(Sample { ends: seen.ends(), ..sample })
+}
+
+/// Runs a consumer that stops by itself; what it came to is the caller's to say.
+pub(in crate::way) async fn timed(consumer: Consumer, load: Load) -> Result<Sample, Error> {
     let counts = consumer.counts();
     let mut running = tokio::spawn(consumer.run(CancellationToken::new()));
     tokio::select! {
@@ -51,6 +61,6 @@ async fn consume(url: &str, queue: &str, load: Load, processing: Processing) -> 
     }
     let watch = Stopwatch::start()?;
     let summary = running.await??;
-    let sample = Sample::taken(watch, seen.ends())?;
+    let sample = Sample::taken(watch, Ends::default())?;
     if summary.counts.handled == load.messages { Ok(sample) } else { Err(format!("{summary:?}").into()) }
 }
