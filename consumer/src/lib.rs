@@ -65,7 +65,7 @@ pub use correio_guarantees::{
     Admission, Claim, Failure, Fence, GapPolicy, HandledId, InvalidSchedule, RetrySchedule, Standing, Verdict,
 };
 pub use correio_message::{
-    Headers, InvalidAddress, Json, Key, Message, MessageId, Original, ReplyError, Sequence, ShortText,
+    DeadReason, Headers, InvalidAddress, Json, Key, Message, MessageId, Original, ReplyError, Sequence, ShortText,
 };
 /// What a handler writes with in its [`Transaction`].
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
