@@ -154,7 +154,8 @@ pub(crate) struct Show {
 pub(crate) struct Export {
     /// The file, which must not be there yet; - is standard output
     ///
-    /// One JSON object a line, with payload, or payload_base64 where it is not UTF-8. The file is on the disk when this says so.
+    /// One JSON object a line, with payload, or payload_base64 where it is not UTF-8. The file is on the disk when this says so;
+    /// until then it is written beside, as .dead-letters-*, which only a kill or a crash leaves there.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
 
@@ -164,7 +165,7 @@ pub(crate) struct Export {
     #[command(flatten)]
     pub(crate) wanted: Wanted,
 
-    /// Overwrite the file
+    /// Replace the file, once the new one is whole
     #[arg(long)]
     pub(crate) force: bool,
 }

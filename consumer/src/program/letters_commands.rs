@@ -112,7 +112,7 @@ impl Letters<'_> {
         Ok(Exit::Success)
     }
 
-    /// Writes them to a file; how many, on stderr, when they are on the disk.
+    /// Writes them to a file, which has its name when it is whole; how many, on stderr, when they are on the disk.
     async fn export(self, args: &Export) -> Result<Exit, Failed> {
         let existing = if args.force { Existing::Replace } else { Existing::Refuse };
         let mut file = opened(&args.file, existing)?;
@@ -124,8 +124,8 @@ impl Letters<'_> {
                 Ok(())
             })
             .await
-            .map_err(|failed| failed.with(&format!("; {} is not complete", name(&args.file))))?;
-        file.sync().await.map_err(|error| not_complete(&name(&args.file), &error))?;
+            .map_err(|failed| failed.with(&not_exported(&file, &args.file)))?;
+        file.finish().await.map_err(|error| not_complete(&name(&args.file), &error))?;
         let early = match looked.ended {
             LookEnd::AllSeen | LookEnd::AtLimit => "",
             _ => ", ended before all were seen",
@@ -293,6 +293,13 @@ fn opened(path: &Path, existing: Existing) -> Result<LettersFile, Failed> {
         )),
         _ => Failed::output(path, &error),
     })
+}
+
+fn not_exported(file: &LettersFile, path: &Path) -> String {
+    match file.keeps() {
+        true => format!("; {} is left as it was", name(path)),
+        false => format!("; {} is not complete", name(path)),
+    }
 }
 
 /// Where letters are kept that are about to be removed.

@@ -46,6 +46,10 @@ async fn an_export_holds_every_byte_of_letters_that_stay() {
         assert_eq!(refused.code, Some(2), "{refused}");
         assert!(refused.stderr.contains("is there already") && refused.stderr.contains("--force"), "{refused}");
         assert_eq!(fs::read_to_string(&file).expect("read"), "mine\n");
+        let nowhere = ["export", &file, "--force", "--from", "no-such-queue"];
+        let failed = dead_letters(node, &nowhere).await;
+        assert!(failed.code != Some(0) && failed.stderr.contains("is left as it was"), "{failed}");
+        assert_eq!(fs::read_to_string(&file).expect("read"), "mine\n");
         let forced = dead_letters(node, &[&export[..], &["--force", "--id", "id-1"]].concat()).await;
         assert_eq!((forced.code, lines(&file).len()), (Some(0), 1), "{forced}");
         let piped = dead_letters(node, &["export", "-", "--from", queue.name(), "--limit", "2"]).await;
@@ -125,13 +129,16 @@ async fn an_export_or_a_purge_that_is_killed_midway_loses_no_letter() {
         let all: BTreeSet<String> = (0..LETTERS).map(|n| format!("id-{n}")).collect();
 
         let file = path(folder.path(), "export.ndjson");
-        killed_when_written(started(node, &["export", &file, "--from", queue.name()]), &file).await;
+        let export = started(node, &["export", &file, "--from", queue.name()]);
+        killed_when_written(export, folder.path()).await;
         queue.until_no_letter_is_held().await;
         assert_eq!(queue.dead().await, LETTERS as u64);
+        assert!(!Path::new(&file).exists(), "a part of the letters is taken for all");
 
+        let folder = tempfile::tempdir().expect("a folder");
         let file = path(folder.path(), "purge.ndjson");
         let purge = ["purge", "--from", queue.name(), "--yes", "--export", &file];
-        killed_when_written(started(node, &purge), &file).await;
+        killed_when_written(started(node, &purge), folder.path()).await;
         queue.until_no_letter_is_held().await;
         let written = whole_lines(&file);
         let parked = dead_letters(node, &["list", "--from", queue.name(), "--json", "--limit", "10000"]).await;
@@ -163,10 +170,14 @@ fn started(node: &Node, args: &[&str]) -> Run {
     Program::new("consumer").args(["dead-letters"]).args(args).env("AMQP_URL", url).start()
 }
 
-/// Kills it when a part of its letters is in the file.
-async fn killed_when_written(run: Run, file: &str) {
+/// Kills it when a part of its letters is in a file of the folder, under whichever name.
+async fn killed_when_written(run: Run, folder: &Path) {
+    let size = || {
+        let files = fs::read_dir(folder).expect("read").filter_map(|file| file.ok()?.metadata().ok());
+        files.map(|file| file.len()).sum::<u64>()
+    };
     let written = async {
-        while fs::metadata(file).map_or(0, |file| file.len()) < 100_000 {
+        while size() < 100_000 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
