@@ -60,6 +60,14 @@ impl Replayed {
     pub fn ended_early(&self) -> bool {
         self.ended != LookEnd::AllSeen
     }
+
+    /// Copies are out: whatever went wrong after the first of them, what was done is told with it.
+    fn told(self, ended: Result<(), DeadLettersError>) -> Result<Self, DeadLettersError> {
+        match ended {
+            Ok(()) => Ok(self),
+            Err(cause) => Err(DeadLettersError::CutShort { done: Box::new(self), cause: Box::new(cause) }),
+        }
+    }
 }
 
 /// A letter that was wanted and is still parked.
@@ -149,13 +157,11 @@ impl DeadLetters {
         let Work { walk, mut done, .. } = work;
         (done.passed_over, done.ended) = (walk.passed_over, walk.end);
         producer.close(CLOSING).await;
-        match ended {
-            Ok(()) => {
-                walk.close().await?;
-                Ok(done)
-            }
-            Err(cause) => Err(DeadLettersError::CutShort { done: Box::new(done), cause: Box::new(cause) }),
-        }
+        let ended = match ended {
+            Ok(()) => walk.close().await,
+            cut_short => cut_short,
+        };
+        done.told(ended)
     }
 
     /// What [`replay`](Self::replay) would do now. Every letter stays where it is. Whether the work queues are there is not asked.
@@ -366,6 +372,20 @@ mod tests {
         assert!(why.contains("--force"), "{why}");
         assert_eq!(refusal(&old, Forgotten::Replay, now), None);
         assert_eq!(refusal(&letter(hour, None), Forgotten::Keep, now), None, "of a consumer that remembers nothing");
+    }
+
+    #[test]
+    fn what_was_done_is_told_also_when_the_last_step_fails() {
+        let done = Replayed { replayed: 7, ..Replayed::default() };
+        assert_eq!(done.clone().told(Ok(())).unwrap(), done);
+        let closing = DeadLettersError::TimedOut { step: "closing the channel", after: CLOSING };
+        match done.told(Err(closing)) {
+            Err(DeadLettersError::CutShort { done, cause }) => {
+                assert_eq!(done.replayed, 7);
+                assert!(cause.to_string().contains("closing the channel"), "{cause}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
