@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use super::DeadLetterSummary;
 
-/// Whether the log of handled ids can still tell that a copy of a letter was handled.
+/// Whether the log of handled ids can still tell that a copy of a letter was handled: now, not when the next copy is handled, so keep
+/// the retention well above the longest backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remembered {
     /// The letter was parked a shorter time ago than ids are remembered.

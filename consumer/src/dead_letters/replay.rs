@@ -22,7 +22,8 @@ use super::{
 pub struct ReplaySettings {
     /// At most so many letters a second.
     pub per_second: Option<NonZeroU32>,
-    /// What becomes of a letter that was parked longer ago than handled ids are remembered.
+    /// What becomes of a letter that was parked longer ago than handled ids are remembered. This is judged when its copy is
+    /// published, not when that is handled: keep the retention well above the longest backlog of the work queue.
     pub forgotten: Forgotten,
 }
 
