@@ -37,8 +37,9 @@ async fn without_it_for_a_while<T>(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgresql_server_that_is_killed_and_comes_back_costs_no_message_and_blames_none() {
-    let (server, _) = databases().await;
     for_each_own(NodeOptions::default(), async |node| {
+        // Of this journey's own: it is killed.
+        let (server, _) = databases().await;
         let database = Kind::Postgres.fresh(&server).await;
         let journey = Journey::begin(node, &database.effects, &[]).await;
         without_it_for_a_while(
