@@ -1,6 +1,10 @@
 //! The channel on which a parking queue is read: the only place here that awaits the broker.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use correio_broker_config::{
     Address, ConnectionSettings, Connections, LeasedChannel, Purpose, ReplyCause, parking_queue_name, wire,
@@ -19,6 +23,8 @@ use super::DeadLettersError;
 pub(super) struct Parking {
     channel: LeasedChannel,
     name: ShortText,
+    /// Letters that the queue may not have removed yet.
+    under_way: AtomicUsize,
 }
 
 /// A dead letter that the broker has handed to us and that is still its own.
@@ -35,7 +41,11 @@ impl Parking {
     pub(super) async fn open(address: &Address, queue: &ShortText) -> Result<Self, DeadLettersError> {
         let name = parking_queue_name(queue)?;
         let settings = ConnectionSettings::new("consumer", "dead-letters", Purpose::Consume);
-        let parking = Self { channel: Connections::new(address.clone(), settings).channel().await?, name };
+        let parking = Self {
+            channel: Connections::new(address.clone(), settings).channel().await?,
+            name,
+            under_way: AtomicUsize::new(0),
+        };
         match parking.declared().await? {
             Ok(_) => Ok(parking),
             Err(ReplyCause::NotFound { .. }) => {
@@ -65,9 +75,27 @@ impl Parking {
         Ok(within("reading a dead letter", got).await?.map(parked))
     }
 
-    /// Takes a letter off the queue for good.
+    /// Takes a letter off the queue for good, at the latest when the channel is closed in good order.
+    ///
+    /// Past 32 requests under way at once the broker's channel keeps the later ones back, and forgets them when it is closed: so
+    /// there are never as many.
     pub(super) async fn remove(&self, tag: u64) -> Result<(), DeadLettersError> {
         within("removing a letter", self.channel.channel().basic_ack(tag, BasicAckOptions::default())).await?;
+        if self.under_way.fetch_add(1, Ordering::Relaxed) + 1 >= REMOVED_AT_ONCE {
+            self.until_removed().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the queue has done what it was asked before: a letter that is asked for comes after all that.
+    async fn until_removed(&self) -> Result<(), DeadLettersError> {
+        if self.under_way.swap(0, Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        if let Some(next) = self.next().await? {
+            let back = BasicNackOptions { multiple: false, requeue: true };
+            within("giving a letter back", self.channel.channel().basic_nack(next.tag, back)).await?;
+        }
         Ok(())
     }
 
@@ -99,6 +127,7 @@ impl Parking {
 
     /// Closes the channel and waits for it: the broker has read all that was sent on it before.
     pub(super) async fn close(self) -> Result<(), DeadLettersError> {
+        self.until_removed().await?;
         Ok(self.channel.close().await?)
     }
 }
@@ -129,6 +158,7 @@ fn failed(step: &'static str, cause: ReplyCause) -> DeadLettersError {
 }
 
 const GIVEN_BACK_AT_ONCE: usize = 16;
+const REMOVED_AT_ONCE: usize = 16;
 /// How long it may take until letters given back are waiting again.
 const TAKEN_IN: Duration = Duration::from_millis(500);
 const LOOKING_AGAIN: Duration = Duration::from_millis(2);

@@ -119,6 +119,22 @@ async fn a_letter_is_removed_only_when_its_line_is_in_the_file() {
     .await;
 }
 
+/// More than the 32 requests that the broker's channel has under way at once: what it keeps back it forgets when it is closed.
+#[tokio::test]
+async fn what_a_purge_says_it_has_removed_does_not_come_back() {
+    for_each(async |node| {
+        let queue = WorkQueue::shared(node, "purged-whole").await;
+        for _ in 0..3 {
+            queue.park((0..63).map(|n| numbered(&queue, n)), DeadReason::Failed).await;
+            let purged = dead_letters(node, &["purge", "--from", queue.name(), "--yes"]).await;
+            assert_eq!(purged.code, Some(0), "{purged}");
+            queue.until_no_letter_is_held().await;
+            assert_eq!(queue.dead().await, 0, "{purged}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_export_or_a_purge_that_is_killed_midway_loses_no_letter() {
     const LETTERS: usize = 600;

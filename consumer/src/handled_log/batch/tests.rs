@@ -12,7 +12,10 @@ use super::*;
 use crate::{
     Reply, SqliteLog, Transaction,
     context::{Context, Received},
-    handled_log::HandledLog as _,
+    handled_log::{
+        HandledLog as _,
+        in_transaction::{Answer, Connection},
+    },
     handler::Handlers,
 };
 
@@ -271,4 +274,58 @@ async fn a_batch_that_is_dropped_in_the_middle_leaves_nothing_behind_and_blocks_
     let _ = tokio::time::timeout(Duration::from_millis(50), hanging).await.expect_err("it hangs");
     assert_eq!(words(&bench.handle(&[("1", "a")]).await.unwrap()), ["handled"]);
     assert_eq!(bench.effects().await, ["a"]);
+}
+
+/// A log whose database keeps what a message did, and whose answer to that is lost.
+struct AnswerLost(Arc<SqliteLog>);
+
+impl InTransaction for AnswerLost {
+    type Database = Sqlite;
+
+    fn begin(&self) -> Answer<'_, sqlx::Transaction<'static, Sqlite>> {
+        self.0.begin()
+    }
+
+    fn enter<'a>(&'a self, connection: &'a mut Connection<Self>, ids: &'a [HandledId]) -> Answer<'a, Vec<Admission>> {
+        self.0.enter(connection, ids)
+    }
+
+    fn take_out<'a>(&'a self, connection: &'a mut Connection<Self>, ids: &'a [HandledId]) -> Answer<'a, ()> {
+        self.0.take_out(connection, ids)
+    }
+
+    fn run<'a>(connection: &'a mut Connection<Self>, statements: &'static str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            SqliteLog::run(connection, statements).await?;
+            if statements.starts_with("RELEASE") {
+                return Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+            }
+            Ok(())
+        })
+    }
+
+    fn is_there(&self) -> Answer<'_, ()> {
+        self.0.is_there()
+    }
+
+    fn is_away(error: &sqlx::Error) -> bool {
+        SqliteLog::is_away(error)
+    }
+
+    fn is_away_code(code: &str) -> bool {
+        SqliteLog::is_away_code(code)
+    }
+}
+
+#[tokio::test]
+async fn an_effect_of_which_nobody_knows_whether_it_is_kept_is_never_committed_without_its_id() {
+    let bench = Bench::new().await;
+    let log = Arc::new(AnswerLost(Arc::clone(&bench.log)));
+    let attempts = Attempts::new(Duration::from_millis(300), ShortText::new("q").unwrap());
+    let pieces = vec![bench.piece("1", "a"), bench.piece("2", "b")];
+    let error = super::handle(log, pieces, attempts, Duration::from_secs(60)).await.expect_err("nobody knows");
+    assert!(error.to_string().contains("keeping what a message did"), "{error}");
+    assert!(bench.effects().await.is_empty());
+    assert_eq!(words(&bench.handle(&[("1", "a"), ("2", "b")]).await.unwrap()), ["handled", "handled"]);
+    assert_eq!(bench.effects().await, ["a", "b"]);
 }
