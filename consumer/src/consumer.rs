@@ -229,6 +229,7 @@ impl Consumer {
             stop_after_count: settings.stop_after_count,
             handlers: Arc::clone(&self.handlers),
             stopping: stop.child_token(),
+            single_active: settings.own.as_ref().is_some_and(OwnQueue::has_single_active_consumer),
             lease: settings.handler_deadline.saturating_add(LEASE_MARGIN),
             jitter: random,
             first_fence: uuid::Uuid::now_v7().as_u64_pair().1,

@@ -62,6 +62,8 @@ pub(crate) struct Rules {
     pub(crate) handlers: Arc<Handlers>,
     /// Told to handlers.
     pub(crate) stopping: CancellationToken,
+    /// The queue has one active consumer at a time, and others may stand by.
+    pub(crate) single_active: bool,
     /// How long a claim on an id stands without its owner.
     pub(crate) lease: Duration,
     /// Between 0 and 1: spreads what failed together.
@@ -142,7 +144,7 @@ impl Pipeline {
         Self {
             order: Order::new(&rules.processing),
             acks: AckPlanner::new(batch, ACK_LINGER),
-            suspected: suspecting::Suspected::new(&rules.processing, rules.acknowledgement),
+            suspected: suspecting::Suspected::new(&rules.processing, rules.acknowledgement, rules.single_active),
             rules,
             counts,
             held: BTreeMap::new(),

@@ -15,6 +15,8 @@ use crate::{
 /// The suspects of a consumer.
 pub(super) struct Suspected {
     judge: Suspects,
+    /// The queue has one active consumer at a time: whoever ends a subscription to widen it hands the queue to who stands by.
+    in_turn: bool,
     /// Held outside of everything until nothing else is held.
     aside: Option<Delivery>,
     /// To be given back once the subscription asks for one at a time: now they would be here again at once.
@@ -26,10 +28,11 @@ pub(super) struct Suspected {
 }
 
 impl Suspected {
-    pub(super) fn new(processing: &Processing, acknowledgement: Acknowledgement) -> Self {
+    pub(super) fn new(processing: &Processing, acknowledgement: Acknowledgement, single_active: bool) -> Self {
         // What is acknowledged on receipt never comes back.
-        let in_turn = processing.is_ordered() || acknowledgement == Acknowledgement::OnDelivery;
+        let in_turn = processing.is_ordered() || single_active || acknowledgement == Acknowledgement::OnDelivery;
         Self {
+            in_turn,
             judge: if in_turn {
                 Suspects::in_turn(SuspicionLimits::IN_TURN)
             } else {
@@ -53,16 +56,19 @@ impl Pipeline {
         if self.rules.acknowledgement == Acknowledgement::OnDelivery {
             return Some(delivery);
         }
-        let (id, ordered) = (id_of(&delivery.envelope), self.rules.processing.is_ordered());
+        let id = id_of(&delivery.envelope);
         let suspected = &mut self.suspected;
-        if ordered && suspected.judge.wanted() != suspected.judge.room() && suspected.judge.room() == Room::Full {
+        if suspected.in_turn
+            && suspected.judge.wanted() != suspected.judge.room()
+            && suspected.judge.room() == Room::Full
+        {
             // It goes back with the channel.
             return None;
         }
         match suspected.judge.judge(delivery.returns(), id.as_ref()) {
             Judgement::Innocent => return Some(delivery),
             Judgement::Killer => self.park_killer(delivery, now),
-            Judgement::Suspect if ordered && suspected.judge.room() == Room::Full => {
+            Judgement::Suspect if suspected.in_turn && suspected.judge.room() == Room::Full => {
                 if let Some(id) = &id {
                     suspected.judge.on_survived(id);
                 }
@@ -134,8 +140,7 @@ impl Pipeline {
     pub(crate) fn resubscription(&self) -> Option<Room> {
         let judge = &self.suspected.judge;
         // Not beside a suspect; and an ordered queue is reordered by the end of a subscription that holds anything.
-        let ordered = self.rules.processing.is_ordered();
-        let is_held_up = if ordered {
+        let is_held_up = if self.suspected.in_turn {
             !self.is_empty() || judge.room() == Room::Full
         } else {
             judge.wanted() == Room::Full && self.has_suspect()

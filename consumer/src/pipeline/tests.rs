@@ -63,6 +63,7 @@ fn rules(processing: Processing) -> Rules {
         stop_after_count: None,
         handlers: Arc::new(handlers),
         stopping: CancellationToken::new(),
+        single_active: false,
         lease: Duration::from_secs(90),
         jitter: || 0.0,
         first_fence: 1_000,

@@ -273,6 +273,7 @@ impl Bench {
             stop_after_count: setting.stop_after_count,
             handlers: Arc::new(handlers),
             stopping: stop.clone(),
+            single_active: false,
             lease: LEASE,
             jitter: || 0.0,
             first_fence: 1_000,
