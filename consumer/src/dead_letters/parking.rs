@@ -127,7 +127,6 @@ impl Parking {
 
     /// Closes the channel and waits for it: the broker has read all that was sent on it before.
     pub(super) async fn close(self) -> Result<(), DeadLettersError> {
-        self.until_removed().await?;
         Ok(self.channel.close().await?)
     }
 }
