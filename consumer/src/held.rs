@@ -85,6 +85,8 @@ pub(crate) enum End {
 pub(crate) enum Copy {
     /// For the delay queue, from which it is due here again at `due`.
     Retry { envelope: Envelope, due: Instant, delay: Duration, attempt: NonZeroU32 },
+    /// For its own queue, whence it came, to be taken at another time.
+    GivenBack { envelope: Envelope },
     /// For the parking queue.
     DeadLetter { envelope: Envelope, reason: DeadReason, error: String },
 }
@@ -92,7 +94,7 @@ pub(crate) enum Copy {
 impl Copy {
     pub(crate) fn envelope(&self) -> &Envelope {
         match self {
-            Self::Retry { envelope, .. } | Self::DeadLetter { envelope, .. } => envelope,
+            Self::Retry { envelope, .. } | Self::GivenBack { envelope } | Self::DeadLetter { envelope, .. } => envelope,
         }
     }
 }

@@ -39,4 +39,4 @@ pub use pending_replies::{Matched, PendingReplies, Requested};
 pub use resequencer::{Gap, GapCause, GapPolicy, Place, Resequencer, ResequencerLimits, Step};
 pub use retry_schedule::{InvalidSchedule, RetrySchedule, jittered};
 pub use settlement::{Failure, Retrying, Settlement, Verdict, decide};
-pub use suspects::{Judgement, Room, Suspects, SuspicionLimits};
+pub use suspects::{Judgement, Returns, Room, Suspects, SuspicionLimits};

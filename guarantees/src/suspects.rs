@@ -18,7 +18,9 @@ use correio_message::MessageId;
 /// for that, more is needed for a verdict. The first suspect in the order is the one that was handled when its consumer died,
 /// so what others came back with it is laid to its charge.
 ///
-/// What a live process sees come back has not killed it, and does not count here.
+/// What a live process sees come back has not killed it, and does not count here. As others cannot know that, a suspect that is given
+/// back to wait for its turn goes as a copy, with [what was counted against it](Self::unexcused): brokers before 4.3 would count it as
+/// one return more at each consumer that it meets.
 #[derive(Debug)]
 pub struct Suspects {
     limits: SuspicionLimits,
@@ -55,6 +57,23 @@ impl Default for SuspicionLimits {
     /// Suspected at 2, parked at 5: three deaths that were its own.
     fn default() -> Self {
         Self { suspected_at: 2, parked_at: 5 }
+    }
+}
+
+/// How often a message came back to its queue unsettled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Returns {
+    /// By the broker's count.
+    pub counted: u32,
+    /// Before the broker began to count, as the message says: it is a copy.
+    pub carried: u32,
+}
+
+impl Returns {
+    /// All of them.
+    #[must_use]
+    pub fn all(self) -> u32 {
+        self.counted.saturating_add(self.carried)
     }
 }
 
@@ -114,6 +133,13 @@ impl Suspects {
         }
     }
 
+    /// This message goes back to its queue as a copy, whose returns are counted anew.
+    pub fn on_copied(&mut self, id: &MessageId) {
+        if self.survived.remove(id).is_some() {
+            self.oldest.retain(|other| other != id);
+        }
+    }
+
     /// This message goes back to its queue unsettled, and this process lives.
     pub fn on_survived(&mut self, id: &MessageId) {
         if let Some(times) = self.survived.get_mut(id) {
@@ -129,8 +155,8 @@ impl Suspects {
         self.oldest.push_back(id.clone());
     }
 
-    /// A message was delivered, or has its turn, that has come back so many times by the broker's count.
-    pub fn judge(&mut self, returns: u32, id: Option<&MessageId>) -> Judgement {
+    /// A message was delivered, or has its turn.
+    pub fn judge(&mut self, returns: Returns, id: Option<&MessageId>) -> Judgement {
         let SuspicionLimits { suspected_at, parked_at } = self.limits;
         let own = self.unexcused(returns, id);
         if own < suspected_at {
@@ -150,9 +176,11 @@ impl Suspects {
         Judgement::Suspect
     }
 
-    fn unexcused(&self, returns: u32, id: Option<&MessageId>) -> u32 {
+    /// How many of a message's returns count against it.
+    #[must_use]
+    pub fn unexcused(&self, returns: Returns, id: Option<&MessageId>) -> u32 {
         let survived = id.and_then(|id| self.survived.get(id)).copied().unwrap_or_default();
-        returns.saturating_sub(survived.max(self.lost))
+        returns.counted.saturating_sub(survived.max(self.lost)).saturating_add(returns.carried)
     }
 
     /// The room that the subscription has.

@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use correio_guarantees::{Judgement, Room, Suspects, SuspicionLimits};
+use correio_guarantees::{Judgement, Returns, Room, Suspects, SuspicionLimits};
 use correio_message::MessageId;
+
+fn counted(returns: u32) -> Returns {
+    Returns { counted: returns, carried: 0 }
+}
 
 /// A queue, and consumers that hold what it hands out until they die of it.
 struct Queue {
@@ -51,7 +55,7 @@ impl Queue {
                     held.push(next);
                 }
                 let Some(message) = held.first().copied() else { return false };
-                match suspects.judge(self.returns(message), None) {
+                match suspects.judge(counted(self.returns(message)), None) {
                     Judgement::Killer => {
                         self.parked.insert(message);
                     }
@@ -116,10 +120,10 @@ fn many_killers_in_one_prefetch_are_all_parked_and_no_neighbour_with_them() {
 fn one_ordinary_crash_makes_no_suspect_and_the_second_does() {
     let mut suspects = Suspects::one_by_one(SuspicionLimits::default());
     assert_eq!(suspects.wanted(), Room::One, "a process that was just started may have died of its queue's head");
-    assert_eq!(suspects.judge(1, None), Judgement::Innocent);
+    assert_eq!(suspects.judge(counted(1), None), Judgement::Innocent);
     assert_eq!(suspects.wanted(), Room::Full);
     suspects.on_subscribed(Room::Full);
-    assert_eq!(suspects.judge(2, None), Judgement::Suspect);
+    assert_eq!(suspects.judge(counted(2), None), Judgement::Suspect);
     assert_eq!(suspects.wanted(), Room::One);
 }
 
@@ -127,11 +131,11 @@ fn one_ordinary_crash_makes_no_suspect_and_the_second_does() {
 fn an_innocent_one_behind_a_suspect_does_not_bring_back_the_room_before_it_is_asked_for_alone() {
     let mut suspects = Suspects::one_by_one(SuspicionLimits::default());
     suspects.on_subscribed(Room::Full);
-    assert_eq!(suspects.judge(4, None), Judgement::Suspect);
-    assert_eq!(suspects.judge(0, None), Judgement::Innocent);
+    assert_eq!(suspects.judge(counted(4), None), Judgement::Suspect);
+    assert_eq!(suspects.judge(counted(0), None), Judgement::Innocent);
     assert_eq!(suspects.wanted(), Room::One);
     suspects.on_subscribed(Room::One);
-    assert_eq!(suspects.judge(0, None), Judgement::Innocent);
+    assert_eq!(suspects.judge(counted(0), None), Judgement::Innocent);
     assert_eq!(suspects.wanted(), Room::Full);
 }
 
@@ -145,19 +149,19 @@ fn what_a_live_process_saw_come_back_does_not_count_against_it() {
             suspects.on_survived(&id);
             suspects.on_channel_lost();
         }
-        assert_eq!(suspects.judge(10, Some(&id)), Judgement::Innocent);
-        assert_eq!(suspects.judge(12, Some(&id)), Judgement::Suspect);
-        assert_eq!(suspects.judge(18, Some(&id)), Judgement::Killer);
+        assert_eq!(suspects.judge(counted(10), Some(&id)), Judgement::Innocent);
+        assert_eq!(suspects.judge(counted(12), Some(&id)), Judgement::Suspect);
+        assert_eq!(suspects.judge(counted(18), Some(&id)), Judgement::Killer);
         let another = MessageId::new("n").unwrap();
-        assert_eq!(suspects.judge(10, Some(&another)), Judgement::Innocent, "it may have been on its way");
-        assert_eq!(suspects.judge(12, Some(&another)), Judgement::Suspect);
+        assert_eq!(suspects.judge(counted(10), Some(&another)), Judgement::Innocent, "it may have been on its way");
+        assert_eq!(suspects.judge(counted(12), Some(&another)), Judgement::Suspect);
     }
 }
 
 #[test]
 fn in_order_what_came_back_with_a_killer_is_laid_to_its_charge() {
     let mut suspects = Suspects::in_turn(SuspicionLimits::default());
-    assert_eq!(suspects.judge(5, None), Judgement::Killer);
-    assert_eq!(suspects.judge(5, None), Judgement::Suspect);
-    assert_eq!(suspects.judge(6, None), Judgement::Killer);
+    assert_eq!(suspects.judge(counted(5), None), Judgement::Killer);
+    assert_eq!(suspects.judge(counted(5), None), Judgement::Suspect);
+    assert_eq!(suspects.judge(counted(6), None), Judgement::Killer);
 }

@@ -109,6 +109,20 @@ pub fn retry(arrived: &Envelope, delay_queue: ShortText, wait: Duration, attempt
     copy
 }
 
+/// The copy that goes back to its own queue unhandled, with what was counted against it: as far on its way as it arrived.
+#[must_use]
+pub fn given_back(arrived: &Envelope, queue: ShortText, returns: u32) -> Envelope {
+    let mut copy = built(arrived, Route { exchange: Exchange::Queue.name(), routing_key: queue });
+    let headers = &mut copy.properties.headers;
+    for way in [header::ATTEMPT, header::FIRST_FAILED_AT_US] {
+        if let Some((name, value)) = arrived.properties.headers.get_key_value(way) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    headers.insert(name(header::RETURNS), Value::I64(returns.into()));
+    copy
+}
+
 /// The copy that is parked as a dead letter.
 #[must_use]
 pub fn dead_letter(arrived: &Envelope, parking_queue: ShortText, letter: &DeadLetter) -> Envelope {

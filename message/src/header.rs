@@ -34,6 +34,9 @@ pub const ERROR_TEXT: &str = "correio-error-text";
 pub const ATTEMPT: &str = "correio-attempt";
 /// When handling failed first, in microseconds since 1970. Consumer → everyone, on copies; whole number.
 pub const FIRST_FAILED_AT_US: &str = "correio-first-failed-at-us";
+/// How often it came back to its queue unsettled before this copy of it was made, as the broker counts a copy anew. Consumer → consumer, on
+/// copies that give a suspect back; whole number.
+pub const RETURNS: &str = "correio-returns";
 /// The exchange the message was first published to, or would have been but for a delay. Consumer → consumer, on copies, and producer →
 /// consumer, on what is delayed; text, ≤ 255 bytes.
 pub const EXCHANGE: &str = "correio-exchange";
@@ -65,9 +68,10 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
 
 /// What tells of a message's way so far: each copy writes these anew and takes none of them over.
-pub(crate) const OF_THE_WAY: [&str; 11] = [
+pub(crate) const OF_THE_WAY: [&str; 12] = [
     ATTEMPT,
     FIRST_FAILED_AT_US,
+    RETURNS,
     EXCHANGE,
     ROUTING_KEY,
     USER,

@@ -19,7 +19,7 @@ mod text;
 mod urgency;
 
 pub use address::{InvalidAddress, MailboxName, TopicKey, TopicPattern, checked_name};
-pub use copy::{Attempt, DeadLetter, DeadReason, Original, dead_letter, replay, retry};
+pub use copy::{Attempt, DeadLetter, DeadReason, Original, dead_letter, given_back, replay, retry};
 pub use decode::{DecodeError, DecodeFailure, Decoded};
 pub use encode::Durability;
 pub use id::{InvalidMessageId, MessageId};

@@ -8,7 +8,7 @@ use std::{num::NonZeroU32, time::Duration};
 use bytes::Bytes;
 use correio_message::{
     Attempt, DeadLetter, DeadReason, Destination, Durability, Envelope, Headers, Key, Lifetime, Message, MessageId,
-    Original, Properties, Route, Sequence, ShortText, Value, Voids, dead_letter, header, replay, retry,
+    Original, Properties, Route, Sequence, ShortText, Value, Voids, dead_letter, given_back, header, replay, retry,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 use wire::{BROKERS, REASONS, config, foreign, letter, message, number, plain, stranger, text};
@@ -19,6 +19,7 @@ enum Step {
     Retry(Duration, Attempt),
     DeadLetter(DeadLetter),
     Replay,
+    GivenBack(u32),
 }
 
 impl Step {
@@ -27,6 +28,7 @@ impl Step {
             Self::Retry(wait, attempt) => retry(arrived, text("orders.retry.1s"), *wait, *attempt),
             Self::DeadLetter(letter) => dead_letter(arrived, text("orders.dead"), letter),
             Self::Replay => replay(arrived, text("orders")),
+            Self::GivenBack(returns) => given_back(arrived, text("orders"), *returns),
         }
     }
 }
@@ -43,6 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
         (any::<Duration>(), attempt()).prop_map(|(wait, attempt)| Step::Retry(wait, attempt)),
         letter().prop_map(Step::DeadLetter),
         Just(Step::Replay),
+        any::<u32>().prop_map(Step::GivenBack),
     ]
 }
 
@@ -85,9 +88,10 @@ fn own(headers: &Headers) -> Headers {
 
 /// Our headers that are the message's, not its way's: one of a later version too.
 fn ours(headers: &Headers) -> Headers {
-    const OF_THE_WAY: [&str; 11] = [
+    const OF_THE_WAY: [&str; 12] = [
         header::ATTEMPT,
         header::FIRST_FAILED_AT_US,
+        header::RETURNS,
         header::EXCHANGE,
         header::ROUTING_KEY,
         header::USER,
@@ -226,9 +230,24 @@ proptest! {
         let expected = match step {
             Step::Retry(..) => "correio.retry/orders.retry.1s",
             Step::DeadLetter(_) => "correio.dead/orders.dead",
-            Step::Replay => "correio.queue/orders",
+            Step::Replay | Step::GivenBack(_) => "correio.queue/orders",
         };
         prop_assert_eq!(step.of(&arrived).route.to_string(), expected);
+    }
+
+    // It was not handled, and whatever it has come through counts when it comes again.
+    #[test]
+    fn what_is_given_back_is_as_far_on_its_way_as_it_was_and_says_its_returns(
+        arrived in plain(), wait in any::<Duration>(), attempt in attempt(), returns in any::<[u32; 2]>()
+    ) {
+        let come = walk(arrived, &[Step::Retry(wait, attempt), Step::GivenBack(returns[0]), Step::GivenBack(returns[1])]);
+        let decoded = come.decode().unwrap();
+        prop_assert_eq!(
+            (decoded.attempt, decoded.first_failed_at_us), (attempt.number, Some(attempt.first_failed_at_us))
+        );
+        prop_assert_eq!(come.properties.headers.get(header::RETURNS), Some(&Value::I64(returns[1].into())));
+        let again = Step::Retry(wait, attempt).of(&come);
+        prop_assert_eq!(again.properties.headers.get(header::RETURNS), None, "whoever handled it lives");
     }
 
     #[test]
@@ -273,7 +292,17 @@ proptest! {
 
     #[test]
     fn copies_of_copies_grow_nothing(start in foreign(), steps in vec(step(), 1..6), last in step()) {
-        prop_assert_eq!(last.of(&walk(start.clone(), &steps)), last.of(&arrived_before(&start, &steps)));
+        let [walked, straight] = [walk(start.clone(), &steps), arrived_before(&start, &steps)].map(|arrived| {
+            let mut copy = last.of(&arrived);
+            if matches!(last, Step::GivenBack(_)) {
+                // The one copy that takes them over.
+                for way in [header::ATTEMPT, header::FIRST_FAILED_AT_US] {
+                    copy.properties.headers.remove(way);
+                }
+            }
+            copy
+        });
+        prop_assert_eq!(walked, straight);
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl Pipeline {
         self.park(ticket, DeadReason::TooLarge, error, now);
     }
 
-    fn copy(&mut self, ticket: Ticket, copy: Copy) {
+    pub(super) fn copy(&mut self, ticket: Ticket, copy: Copy) {
         let Some(held) = self.held.get_mut(&ticket) else { return };
         let envelope: Envelope = copy.envelope().clone();
         held.stage = Stage::Copying(Box::new(Copying { copy, tries: 0 }));
@@ -208,6 +208,7 @@ impl Pipeline {
                         let due = (*due).max(now.at);
                         self.retry_due = Some(self.retry_due.map_or(due, |other| other.max(due)));
                     }
+                    Copy::GivenBack { .. } => self.counts.not_started(1),
                     Copy::DeadLetter { reason, error, .. } => {
                         tracing::warn!(message = name, %reason, error, "a message was parked as a dead letter");
                         self.counts.dead(1);
@@ -232,6 +233,7 @@ impl Pipeline {
                         let (delay, attempt) = (*delay, *attempt);
                         self.wait_in_place(ticket, delay, attempt, now);
                     }
+                    (Copy::GivenBack { .. }, NotCopied::NoQueue(_)) => self.give_back(ticket),
                     _ if tries < MOST_TRIES => {
                         let wait = FIRST_PAUSE.saturating_mul(1 << (tries - 1));
                         let due = now.at + jittered(wait, (self.rules.jitter)());

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use correio_guarantees::{Judgement, Room, Suspects, SuspicionLimits};
-use correio_message::{DeadReason, Envelope, MessageId};
+use correio_guarantees::{Judgement, Returns, Room, Suspects, SuspicionLimits};
+use correio_message::{DeadReason, Envelope, MessageId, given_back, header};
 
 use super::{Delivery, Effect, Moment, Pipeline};
 use crate::{
     context::Received,
-    held::Ticket,
+    held::{Copy, Ticket},
     processing::{Acknowledgement, Processing},
 };
 
@@ -20,7 +20,7 @@ pub(super) struct Suspected {
     /// Held outside of everything until nothing else is held.
     aside: Option<Delivery>,
     /// To be given back once the subscription asks for one at a time: now they would be here again at once.
-    to_give_back: Vec<u64>,
+    to_give_back: Vec<Delivery>,
     /// Taken in: nothing else is, until it ends.
     at_work: Option<Ticket>,
     /// The broker has all acknowledgements: a death now brings back nothing that is settled.
@@ -76,18 +76,13 @@ impl Pipeline {
                 self.effects.push(Effect::CloseChannel);
             }
             Judgement::Suspect if suspected.aside.is_none() => suspected.aside = Some(delivery),
-            Judgement::Suspect => {
-                if let Some(id) = &id {
-                    suspected.judge.on_survived(id);
-                }
-                suspected.to_give_back.push(delivery.tag);
-            }
+            Judgement::Suspect => suspected.to_give_back.push(delivery),
         }
         None
     }
 
     fn park_killer(&mut self, Delivery { tag, redelivered, envelope }: Delivery, now: Moment) {
-        let returns = returns(&envelope);
+        let returns = returns(&envelope).all();
         let decoded = envelope.decode();
         let sequence = match &decoded {
             Ok(decoded) => decoded.message.sequence.clone(),
@@ -107,7 +102,7 @@ impl Pipeline {
             return;
         }
         if let Some(delivery) = self.suspected.aside.take() {
-            self.on_suspect(&delivery.envelope, delivery.returns());
+            self.on_suspect(&delivery.envelope, delivery.returns().all());
             let before = self.last_ticket;
             self.take_in(delivery, now);
             self.suspected.at_work = (self.last_ticket > before).then_some(Ticket(self.last_ticket));
@@ -159,7 +154,11 @@ impl Pipeline {
     /// The subscription was replaced.
     pub(crate) fn on_resubscribed(&mut self, room: Room) {
         self.suspected.judge.on_subscribed(room);
-        self.give_suspects_back();
+        if self.suspected.in_turn {
+            self.give_suspects_back();
+        } else {
+            self.send_suspects_back();
+        }
     }
 
     /// Of a new channel.
@@ -171,7 +170,7 @@ impl Pipeline {
     /// Nothing new is begun: suspects neither.
     pub(super) fn leave_suspects(&mut self) {
         let aside = self.suspected.aside.take();
-        self.suspected.to_give_back.extend(aside.map(|delivery| delivery.tag));
+        self.suspected.to_give_back.extend(aside);
         self.give_suspects_back();
     }
 
@@ -180,9 +179,24 @@ impl Pipeline {
             // They go back with the channel.
             self.suspected.to_give_back.clear();
         }
-        for tag in std::mem::take(&mut self.suspected.to_give_back) {
+        for delivery in std::mem::take(&mut self.suspected.to_give_back) {
             self.counts.not_started(1);
-            self.effects.push(Effect::GiveBack { tag });
+            self.effects.push(Effect::GiveBack { tag: delivery.tag });
+        }
+    }
+
+    /// As copies: who takes them next must not count this as a death.
+    fn send_suspects_back(&mut self) {
+        for delivery in std::mem::take(&mut self.suspected.to_give_back) {
+            let (id, returns) = (id_of(&delivery.envelope), delivery.returns());
+            let judge = &mut self.suspected.judge;
+            let counted = judge.unexcused(returns, id.as_ref());
+            if let Some(id) = &id {
+                judge.on_copied(id);
+            }
+            let envelope = given_back(&delivery.envelope, self.rules.queue.clone(), counted);
+            let ticket = self.hold(Some(delivery.tag), delivery.envelope, None, None);
+            self.copy(ticket, Copy::GivenBack { envelope });
         }
     }
 
@@ -190,12 +204,11 @@ impl Pipeline {
     pub(super) fn on_suspects_lost(&mut self) {
         let suspected = &mut self.suspected;
         suspected.judge.on_channel_lost();
-        let aside = suspected.aside.take();
+        let set_apart: Vec<_> = suspected.aside.take().into_iter().chain(suspected.to_give_back.drain(..)).collect();
         let held = self.held.values().filter(|held| held.tag.is_some()).map(|held| &*held.envelope);
-        for id in held.chain(aside.as_ref().map(|delivery| &delivery.envelope)).filter_map(id_of) {
+        for id in held.chain(set_apart.iter().map(|delivery| &delivery.envelope)).filter_map(id_of) {
             suspected.judge.on_survived(&id);
         }
-        suspected.to_give_back.clear();
         suspected.is_clear = false;
     }
 }
@@ -203,15 +216,20 @@ impl Pipeline {
 impl Delivery {
     /// How often it came back to its queue unsettled, by the broker's count. Who publishes may have written it too: it counts
     /// only in what was delivered before.
-    pub(super) fn returns(&self) -> u32 {
-        if self.redelivered { returns(&self.envelope) } else { 0 }
+    pub(super) fn returns(&self) -> Returns {
+        let returns = returns(&self.envelope);
+        if self.redelivered { returns } else { Returns { counted: 0, ..returns } }
     }
 }
 
 /// Of a quorum queue; others do not count.
-fn returns(envelope: &Envelope) -> u32 {
-    let count = envelope.properties.headers.get(RETURNS).and_then(correio_message::Value::as_integer);
-    count.map_or(0, |count| u32::try_from(count.max(0)).unwrap_or(u32::MAX))
+fn returns(envelope: &Envelope) -> Returns {
+    let headers = &envelope.properties.headers;
+    let number = |name| {
+        let number = headers.get(name).and_then(correio_message::Value::as_integer);
+        number.map_or(0, |number| u32::try_from(number.max(0)).unwrap_or(u32::MAX))
+    };
+    Returns { counted: number(COUNTED), carried: number(header::RETURNS) }
 }
 
 fn id_of(envelope: &Envelope) -> Option<MessageId> {
@@ -226,4 +244,4 @@ fn guilt(returns: u32) -> String {
 }
 
 /// RabbitMQ's own, absent at the first delivery. `basic.nack` raises it before 4.3; the end of a channel does on all.
-const RETURNS: &str = "x-delivery-count";
+const COUNTED: &str = "x-delivery-count";

@@ -105,7 +105,7 @@ pub(crate) const BROKERS: [&str; 9] = [
     "BCC",
 ];
 
-const OURS: [&str; 22] = [
+const OURS: [&str; 23] = [
     header::SOURCE,
     header::STREAM,
     header::KEY,
@@ -117,6 +117,7 @@ const OURS: [&str; 22] = [
     header::ERROR_TEXT,
     header::ATTEMPT,
     header::FIRST_FAILED_AT_US,
+    header::RETURNS,
     header::EXCHANGE,
     header::ROUTING_KEY,
     header::USER,

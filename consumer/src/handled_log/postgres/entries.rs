@@ -143,14 +143,16 @@ const NEW_NUMBER: &str = "INSERT INTO correio_sources (subscription, has_origin,
      ON CONFLICT DO NOTHING RETURNING source";
 
 // A row that is in somebody's open transaction cannot be seen, and to insert it would be to wait for that transaction's end. The
-// lock that is tried for first tells. Of those that were not free the last part says why, as far as was committed when the
-// statement began: what was handled only since then is in flight, and asked for again.
+// lock that is tried for first tells; it is the whole database's, and other schemas have logs of their own. Of those that were
+// not free the last part says why, as far as was committed when the statement began: what was handled only since then is in
+// flight, and asked for again.
 const ADMIT: &str = "
     WITH time AS MATERIALIZED (
         SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now,
                set_config('synchronous_commit', 'off', true)),
     asked AS MATERIALIZED (
-        SELECT *, pg_try_advisory_xact_lock(hashtextextended(encode(id, 'hex'), source)) AS alone
+        SELECT *, pg_try_advisory_xact_lock(
+            hashtextextended(encode(id, 'hex') || (SELECT 'correio_handled'::regclass::oid), source)) AS alone
         FROM unnest($1::bigint[], $2::bytea[], $4::bigint[]) WITH ORDINALITY AS a (source, id, fence, row)),
     claimed AS (
         INSERT INTO correio_handled AS h (source, id, fence, lease_until, at)
@@ -167,7 +169,8 @@ const ENTER: &str = "
     WITH time AS MATERIALIZED (
         SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now),
     asked AS MATERIALIZED (
-        SELECT *, pg_try_advisory_xact_lock(hashtextextended(encode(id, 'hex'), source)) AS alone
+        SELECT *, pg_try_advisory_xact_lock(
+            hashtextextended(encode(id, 'hex') || (SELECT 'correio_handled'::regclass::oid), source)) AS alone
         FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS a (source, id, row)),
     entered AS (
         INSERT INTO correio_handled AS h (source, id, fence, lease_until, at)

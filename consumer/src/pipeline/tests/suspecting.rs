@@ -1,7 +1,7 @@
 //! What came back too often is handled alone, and parked when it goes on coming back.
 
 use correio_guarantees::Room;
-use correio_message::{DeadLetter, DeadReason, Value};
+use correio_message::{DeadLetter, DeadReason, Value, given_back, header};
 
 use super::*;
 
@@ -48,15 +48,47 @@ fn a_suspect_begins_when_nothing_else_is_held_and_nothing_begins_beside_it() {
     assert_eq!((history.running(), history.pipeline.has_room()), (vec!["a".to_owned()], false));
     history.deliver_again(&message("t"), 2);
     history.resubscribe(Room::One);
-    assert_eq!(history.given_back, [3], "a second suspect goes back, once it does not come again at once");
+    let copy = history.confirm(Ok(()));
+    assert_eq!(copy.properties.headers.get(header::RETURNS), Some(&Value::I64(2)), "a second suspect goes back");
     history.done("a");
     assert_eq!((history.running(), history.pipeline.has_room()), (vec!["s".to_owned()], false));
     assert_eq!(history.tally().suspected, 1);
     history.done("s");
     assert!(history.pipeline.has_room());
-    assert_eq!(history.acknowledged, BTreeSet::from([1, 2]));
+    assert_eq!(history.acknowledged, BTreeSet::from([1, 2, 3]));
+    assert!(history.given_back.is_empty());
     history.deliver(&message("b"));
     history.resubscribe(Room::Full);
+}
+
+#[test]
+fn what_was_given_back_is_judged_by_what_it_carries_and_by_what_has_come_since() {
+    for (returns, redelivered, is_killer) in [(0, false, false), (1, false, false), (0, true, false), (1, true, true)] {
+        let mut history = History::of(independent(4, 1));
+        let mut envelope = given_back(&returned(&message("s"), returns), ShortText::new("q").unwrap(), 4);
+        envelope.properties.headers.extend(returned(&message("s"), returns).properties.headers);
+        history.tag += 1;
+        history.delivered.insert(history.tag);
+        let delivery = Delivery { tag: history.tag, redelivered, envelope };
+        history.pipeline.on_delivery(delivery, history.now);
+        history.go_on();
+        assert_eq!(history.publishing.len(), usize::from(is_killer));
+        assert_eq!((history.running().len(), history.tally().suspected), if is_killer { (0, 0) } else { (1, 1) });
+    }
+}
+
+#[test]
+fn a_suspect_that_has_no_queue_to_go_back_to_as_a_copy_goes_back_itself() {
+    let mut history = History::of(independent(4, 1));
+    history.deliver(&message("a"));
+    history.resubscribe(Room::Full);
+    history.deliver_again(&message("s"), 2);
+    let tag = history.deliver_again(&message("t"), 2);
+    history.resubscribe(Room::One);
+    history.confirm(Err("no queue"));
+    assert_eq!(history.given_back, [tag]);
+    history.done("a");
+    assert_eq!(history.running(), ["s"]);
 }
 
 #[test]
