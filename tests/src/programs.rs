@@ -265,6 +265,13 @@ fn build() -> BTreeMap<String, PathBuf> {
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
+    // What cargo told this process would be a change to build scripts that look at it: much would be built again, here and
+    // again the next time.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_MANIFEST") || name.starts_with("CARGO_PKG_")) {
+            cargo.env_remove(name);
+        }
+    }
     let built = cargo.stderr(Stdio::inherit()).output().unwrap_or_else(|e| panic!("cargo does not start: {e}"));
     assert!(built.status.success(), "cargo build --bins --examples: {}", built.status);
     String::from_utf8_lossy(&built.stdout).lines().filter_map(executable).collect()
