@@ -129,11 +129,13 @@ list! {
         "handled ids forgotten before their retention was over, for want of room";
     WITHOUT_ID: Counter in Count, "correio.consumer.without_id" [QUEUE], "messages that nobody can deduplicate";
     SUSPECTED: Counter in Count, "correio.consumer.suspected" [QUEUE], "messages handled alone because they had come back too often";
+    PAUSED: Counter in Count, "correio.consumer.paused" [QUEUE], "times that handling paused because everything failed";
     RESUBSCRIBED: Counter in Count, "correio.consumer.resubscribed" [QUEUE], "subscriptions renewed after a loss";
     SUBSCRIBED: Gauge in Count, "correio.consumer.subscribed" [QUEUE], "consumers that are subscribed";
     IN_FLIGHT: Gauge in Count, "correio.consumer.in_flight" [QUEUE], "handlers at work";
     HELD: Gauge in Count, "correio.consumer.held" [QUEUE], "messages between their delivery and their settling";
     PARKED: Gauge in Count, "correio.consumer.parked" [QUEUE], "messages that wait for an earlier one of their key";
+    BREAKER_OPEN: Gauge in Count, "correio.consumer.breaker_open" [QUEUE], "consumers that pause because everything fails";
 }
 
 /// Tells the recorder what each metric means. Producers and consumers do this themselves when they begin: it is for who wants

@@ -7,6 +7,7 @@ use std::{
 };
 
 use correio_broker_config::{Address, OwnQueue, OwnQueueError, Topology};
+use correio_guarantees::BreakerLimits;
 use correio_message::{MailboxName, ShortText, TooLong, TopicPattern};
 
 use crate::{
@@ -31,6 +32,7 @@ pub struct ConsumerBuilder {
     largest_message: Option<NonZeroUsize>,
     acknowledgement: Acknowledgement,
     deduplication: Deduplication,
+    breaker: Option<BreakerLimits>,
     handler_deadline: Duration,
     drain_deadline: Duration,
     connect_deadline: Duration,
@@ -55,6 +57,7 @@ impl ConsumerBuilder {
             largest_message: None,
             acknowledgement: Acknowledgement::default(),
             deduplication: Deduplication::default(),
+            breaker: Some(BreakerLimits::default()),
             handler_deadline: Duration::from_secs(60),
             drain_deadline: Duration::from_secs(30),
             connect_deadline: Duration::from_secs(30),
@@ -169,6 +172,18 @@ impl ConsumerBuilder {
         self
     }
 
+    /// When handling pauses because everything fails; `None`: never.
+    ///
+    /// By default, after 20 failures in a row nothing is begun for a second; then single messages probe whether it still is so, with
+    /// pauses that double up to 30 s, until one succeeds. What fails meanwhile is tried again with no attempt counted, for 20 minutes.
+    /// After a minute of this, what is held goes back to the queue, and only the probe is taken.
+    ///
+    /// Without it, what handlers need may be away for as long as the retries take; whatever comes in a longer time is parked.
+    pub fn breaker(mut self, limits: impl Into<Option<BreakerLimits>>) -> Self {
+        self.breaker = limits.into();
+        self
+    }
+
     /// How long one attempt may take (60 s): then its future is dropped and the attempt has failed.
     ///
     /// A handler that blocks its thread cannot be interrupted: use `tokio::task::spawn_blocking` inside.
@@ -269,6 +284,11 @@ impl ConsumerBuilder {
         if self.look_after.is_zero() {
             return Err(BuildError::NoTime { what: "time to look after" });
         }
+        if let Some(BreakerLimits { opens_at, first_pause, longest_pause, .. }) = self.breaker
+            && (opens_at == 0 || first_pause.is_zero() || longest_pause < first_pause)
+        {
+            return Err(BuildError::Breaker { opens_at, first_pause, longest_pause });
+        }
         if self.processing.is_ordered() && self.acknowledgement == Acknowledgement::OnDelivery {
             return Err(BuildError::OrderedOnDelivery);
         }
@@ -314,6 +334,7 @@ impl ConsumerBuilder {
                 budget,
                 acknowledgement: self.acknowledgement,
                 log,
+                breaker: self.breaker,
                 transactions,
                 handler_deadline: self.handler_deadline,
                 drain_deadline: self.drain_deadline,
@@ -396,6 +417,18 @@ pub enum BuildError {
     NoTime {
         /// Which time.
         what: &'static str,
+    },
+    /// A breaker that is open from the beginning, or probes without a pause.
+    #[error(
+        "a breaker that opens at {opens_at} failures and pauses {first_pause:?} to {longest_pause:?}: give at least 1, a first pause above zero, and a longest not below it; or `.breaker(None)`"
+    )]
+    Breaker {
+        /// How many failures.
+        opens_at: u32,
+        /// The first pause.
+        first_pause: Duration,
+        /// The longest.
+        longest_pause: Duration,
     },
     /// Order by key and acknowledgement on receipt.
     #[error(
@@ -574,6 +607,11 @@ mod tests {
         assert!(refusal(builder().on("order.placed", handler).on("order.placed", handler)).contains("order.placed"));
         assert!(refusal(builder().queue("x".repeat(256))).contains("queue"));
         assert!(refusal(builder().handler_deadline(Duration::ZERO)).contains("handler deadline"));
+        let never_closed = BreakerLimits { opens_at: 0, ..BreakerLimits::default() };
+        let hot_loop = BreakerLimits { first_pause: Duration::ZERO, ..BreakerLimits::default() };
+        for limits in [never_closed, hot_loop] {
+            assert!(refusal(builder().breaker(limits)).contains(".breaker(None)"));
+        }
         assert!(refusal(builder().expires(Duration::from_secs(60))).contains("work queue"));
         assert!(refusal(builder().mailbox("ana")).contains("one queue"));
         let own = || Consumer::builder(address()).on_any(handler);

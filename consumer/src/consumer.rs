@@ -13,6 +13,7 @@ use correio_broker_config::{
     Address, Backoff, ConnectionSettings, Connections, OwnQueue, Patience, Presence, Purpose, Topology, delete,
     delete_all_but_letters, ensure, renew,
 };
+use correio_guarantees::BreakerLimits;
 use correio_message::ShortText;
 use correio_producer::{Producer, ProducerSettings};
 use tokio::time::{Instant, sleep, timeout};
@@ -58,6 +59,7 @@ pub(crate) struct Settings {
     pub(crate) budget: Budget,
     pub(crate) acknowledgement: Acknowledgement,
     pub(crate) log: Option<Arc<dyn HandledLog>>,
+    pub(crate) breaker: Option<BreakerLimits>,
     /// Set when handlers ask for the log's transactions.
     pub(crate) transactions: Option<Arc<dyn Transactions>>,
     pub(crate) handler_deadline: Duration,
@@ -223,6 +225,7 @@ impl Consumer {
             budget: settings.budget,
             acknowledgement: settings.acknowledgement,
             deduplicate: settings.log.is_some(),
+            breaker: settings.breaker,
             in_transactions: settings.transactions.is_some(),
             retention: settings.log.as_ref().map(|log| log.retention()),
             company,

@@ -103,6 +103,8 @@ tally! {
     without_id,
     /// Messages handled alone because they had come back too often.
     suspected,
+    /// How often handling paused because everything failed.
+    paused,
     /// How often the subscription was renewed after it was lost.
     resubscribed,
 }

@@ -17,6 +17,7 @@ use crate::transaction::Transaction;
 use crate::{
     context::Context,
     extract::FromMessage,
+    on_error::failed,
     reply::{Answer, IntoAnswer},
 };
 
@@ -32,7 +33,8 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 ///   [`Reply`](crate::Reply) to who asked, and `E` any error or text.
 ///
 /// `Err`, a panic and a missed handler deadline are failures: the message is retried by its schedule, then
-/// parked as a dead letter with the error and its sources, and who asked gets the error as the answer.
+/// parked as a dead letter with the error and its sources, and who asked gets the error as the answer. An error can say
+/// otherwise: see [`OnError`](crate::OnError).
 ///
 /// # Cancel safety
 ///
@@ -169,10 +171,6 @@ async fn answered<V: IntoAnswer, E: Into<BoxError>>(
         Ok(answer) => Ok(answer.into_answer()),
         Err(error) => Err(failed(error.into().as_ref())),
     }
-}
-
-fn failed(error: &(dyn Error + 'static)) -> Failure {
-    Failure::Handler { error: with_sources(error) }
 }
 
 fn unreadable(error: BoxError) -> Failure {

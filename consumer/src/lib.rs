@@ -40,6 +40,7 @@ mod health;
 mod held;
 mod link;
 mod lookout;
+mod on_error;
 mod order;
 mod pipeline;
 mod processing;
@@ -62,7 +63,8 @@ pub use correio_broker_config::{
     Address, ConnectError, DeclareError, NodeAddress, Role, TlsError, TlsFile, TlsSettings, Topology, WorkQueue,
 };
 pub use correio_guarantees::{
-    Admission, Claim, Failure, Fence, GapPolicy, HandledId, InvalidSchedule, RetrySchedule, Standing, Verdict,
+    Admission, BreakerLimits, Claim, Failure, Fence, GapPolicy, HandledId, InvalidSchedule, RetrySchedule, Ruling,
+    Standing, Verdict,
 };
 pub use correio_message::{
     DeadReason, Headers, InvalidAddress, Json, Key, Message, MessageId, Original, ReplyError, Sequence, ShortText,
@@ -85,6 +87,7 @@ pub use handled_log::{PostgresLog, PostgresLogBuilder};
 pub use handled_log::{SqliteLog, SqliteLogBuilder};
 pub use handler::{BoxError, Handler, Handling};
 pub use health::{Health, HealthWatch};
+pub use on_error::{OnError, RuledError};
 pub use processing::{Acknowledgement, Deduplication, Processing};
 pub use reply::{Answer, IntoAnswer, Reply};
 pub use startup::Startup;

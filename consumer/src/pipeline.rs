@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use correio_guarantees::{Ack, AckPlanner, HandledId, Place};
+use correio_guarantees::{Ack, AckPlanner, Breaker, BreakerLimits, HandledId, Place};
 use correio_message::{DeadReason, Decoded, Envelope, ShortText};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,7 @@ use crate::{
 };
 
 mod answering;
+mod breaking;
 mod handling;
 mod logging;
 mod settling;
@@ -53,6 +54,8 @@ pub(crate) struct Rules {
     pub(crate) budget: Budget,
     pub(crate) acknowledgement: Acknowledgement,
     pub(crate) deduplicate: bool,
+    /// When handling pauses because everything fails; `None`: never.
+    pub(crate) breaker: Option<BreakerLimits>,
     /// Messages are handled in batches, each in one transaction of the log.
     pub(crate) in_transactions: bool,
     /// How long handled ids are remembered, where they are: dead letters say it.
@@ -128,6 +131,7 @@ pub(crate) struct Pipeline {
     /// Settled since acknowledgements were last taken.
     settled: usize,
     log: logging::Waiting,
+    breaker: Option<Breaker>,
     next_fence: u64,
     suspected: suspecting::Suspected,
     effects: Vec<Effect>,
@@ -140,6 +144,7 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     pub(crate) fn new(rules: Rules, counts: Counts) -> Self {
         let next_fence = rules.first_fence;
+        let breaker = rules.breaker.map(Breaker::new);
         let batch = usize::from(rules.budget.prefetch / 10).clamp(1, 100);
         Self {
             order: Order::new(&rules.processing),
@@ -159,6 +164,7 @@ impl Pipeline {
             done: 0,
             settled: 0,
             log: logging::Waiting::default(),
+            breaker,
             next_fence,
             effects: Vec::new(),
             stopping: false,
@@ -298,6 +304,9 @@ impl Pipeline {
             self.timers.pop_first();
             self.on_timer(ticket);
         }
+        if let Some(breaker) = &mut self.breaker {
+            breaker.on_deadline(now.at);
+        }
         if !self.stopping {
             self.order.on_deadline(now.at);
         }
@@ -321,7 +330,8 @@ impl Pipeline {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let gaps = self.order.next_deadline().filter(|_| !self.stopping);
         let timers = self.timers.first().map(|(due, _)| *due);
-        [timers, gaps, self.acks.next_deadline(), self.log.next_deadline()].into_iter().flatten().min()
+        let breaker = self.breaker.as_ref().and_then(Breaker::next_deadline);
+        [timers, gaps, breaker, self.acks.next_deadline(), self.log.next_deadline()].into_iter().flatten().min()
     }
 
     pub(crate) fn take_effects(&mut self) -> Vec<Effect> {

@@ -59,6 +59,7 @@ pub(crate) struct Whereabouts {
     in_flight: Share,
     held: Share,
     parked: Share,
+    breaker_open: Share,
 }
 
 impl Whereabouts {
@@ -69,6 +70,7 @@ impl Whereabouts {
             in_flight: gauge(listed::IN_FLIGHT),
             held: gauge(listed::HELD),
             parked: gauge(listed::PARKED),
+            breaker_open: gauge(listed::BREAKER_OPEN),
         }
     }
 
@@ -80,6 +82,7 @@ impl Whereabouts {
         self.in_flight.tell(work.at_work());
         self.held.tell(pipeline.held());
         self.parked.tell(pipeline.parked());
+        self.breaker_open.tell(pipeline.is_pausing().into());
     }
 }
 
@@ -132,6 +135,7 @@ fn followed(queue: &str) -> Vec<Following<Tally>> {
         forgotten_early: _,
         without_id: _,
         suspected: _,
+        paused: _,
         resubscribed: _,
     } = Tally::default();
     vec![
@@ -156,6 +160,7 @@ fn followed(queue: &str) -> Vec<Following<Tally>> {
         plain(listed::FORGOTTEN_EARLY, |tally| tally.forgotten_early),
         plain(listed::WITHOUT_ID, |tally| tally.without_id),
         plain(listed::SUSPECTED, |tally| tally.suspected),
+        plain(listed::PAUSED, |tally| tally.paused),
         plain(listed::RESUBSCRIBED, |tally| tally.resubscribed),
     ]
 }

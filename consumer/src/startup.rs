@@ -251,6 +251,7 @@ mod tests {
             budget: crate::budget::Budget { prefetch: 64, largest: 1_000, bytes: 64_000 },
             acknowledgement,
             log: None,
+            breaker: None,
             transactions: None,
             handler_deadline,
             drain_deadline: Duration::ZERO,

@@ -136,7 +136,7 @@ fn word(result: &Result<Answer, Failure>) -> &'static str {
             Verdict::DeadLetter { .. } => "dead_letter",
             Verdict::Retry | Verdict::RetryAfter(_) => "retry",
         },
-        Err(Failure::Handler { .. }) => "failed",
+        Err(Failure::Handler { .. } | Failure::Ruled { .. }) => "failed",
         Err(Failure::TimedOut { .. }) => "timed_out",
         Err(Failure::Panicked { .. }) => PANICKED,
         Err(Failure::Unreadable { .. }) => "unreadable",

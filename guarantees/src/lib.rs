@@ -14,10 +14,12 @@
 //! | [`AckPlanner`] | few acknowledgements, none for what is not settled |
 //! | [`PendingReplies`] | each request ends once, and no reply goes to another request |
 //! | [`CulpritSearch`] | the message that closes its channels is found, and the innocent go on |
+//! | [`Breaker`] | handling pauses while everything fails, and nobody is blamed for it |
 //! | [`Suspects`] | the message that kills its consumers is found and parked, and the innocent are handled |
 //! | [`decide`] → [`Settlement`] | what happens to a handled message |
 
 mod ack_planner;
+mod breaker;
 mod confirm_window;
 mod culprit_search;
 mod duplicate_detector;
@@ -29,6 +31,7 @@ mod settlement;
 mod suspects;
 
 pub use ack_planner::{Ack, AckPlanner};
+pub use breaker::{Breaker, BreakerLimits, Pace, Tripped};
 pub use confirm_window::{
     Answer, ConfirmWindow, DeadlineAction, Ended, Pronounced, Publish, WindowAdmission, WindowLimits,
 };
@@ -38,5 +41,5 @@ pub use key_lanes::KeyLanes;
 pub use pending_replies::{Matched, PendingReplies, Requested};
 pub use resequencer::{Gap, GapCause, GapPolicy, Place, Resequencer, ResequencerLimits, Step};
 pub use retry_schedule::{InvalidSchedule, RetrySchedule, jittered};
-pub use settlement::{Failure, Retrying, Settlement, Verdict, decide};
+pub use settlement::{Failure, Retrying, Ruling, Settlement, Verdict, decide, spare};
 pub use suspects::{Judgement, Returns, Room, Suspects, SuspicionLimits};

@@ -42,6 +42,14 @@ pub enum Failure {
         /// The error and its causes.
         error: String,
     },
+    /// The handler gave an error, and said what is to become of the message.
+    #[error("{error}")]
+    Ruled {
+        /// The error and its causes.
+        error: String,
+        /// What is to become of the message.
+        ruling: Ruling,
+    },
     /// The handler panicked.
     #[error("the handler panicked: {message}")]
     Panicked {
@@ -66,6 +74,29 @@ pub enum Failure {
         /// The type.
         name: String,
     },
+}
+
+impl Failure {
+    /// Whether the message is not to be tried again, whatever its schedule says.
+    #[must_use]
+    pub fn rules_out_a_retry(&self) -> bool {
+        match self {
+            Self::Ruled { ruling, .. } => matches!(ruling, Ruling::DeadLetter | Ruling::Drop),
+            Self::Unreadable { .. } | Self::UnknownType { .. } => true,
+            Self::Handler { .. } | Self::Panicked { .. } | Self::TimedOut { .. } => false,
+        }
+    }
+}
+
+/// What an error says is to become of its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    /// Tried again, as after [`Verdict::RetryAfter`].
+    RetryAfter(Duration),
+    /// Parked at once: no retry would help.
+    DeadLetter,
+    /// Forgotten.
+    Drop,
 }
 
 /// Where a message waits for its retry.
@@ -134,6 +165,11 @@ pub fn decide(
             let error = failure.to_string();
             match failure {
                 Failure::Handler { .. } => (None, DeadReason::Failed, error),
+                Failure::Ruled { ruling: Ruling::RetryAfter(wanted), .. } => (Some(wanted), DeadReason::Failed, error),
+                Failure::Ruled { ruling: Ruling::DeadLetter, .. } => {
+                    return Settlement::DeadLetter { reason: DeadReason::Asked, error };
+                }
+                Failure::Ruled { ruling: Ruling::Drop, .. } => return Settlement::Drop { reason: error },
                 Failure::Panicked { .. } => (None, DeadReason::Panicked, error),
                 Failure::TimedOut { .. } => (None, DeadReason::TimedOut, error),
                 Failure::Unreadable { .. } => {
@@ -153,6 +189,16 @@ pub fn decide(
     match retrying {
         Retrying::ThroughDelayQueues => Settlement::RetryLater { delay, attempt },
         Retrying::InPlace => Settlement::RetryInPlace { delay, attempt },
+    }
+}
+
+/// Decides what happens to a message that failed while everything does, so that attempt number `attempt` is not counted: it is
+/// tried again under the same number, after the delay that the schedule has for it; in place after `pause` when that has none.
+pub fn spare(attempt: NonZeroU32, schedule: &RetrySchedule, retrying: Retrying, pause: Duration) -> Settlement {
+    let delay = NonZeroU32::new(attempt.get().min(schedule.retries())).and_then(|retry| schedule.delay_before(retry));
+    match (delay, retrying) {
+        (Some(delay), Retrying::ThroughDelayQueues) => Settlement::RetryLater { delay, attempt },
+        (delay, _) => Settlement::RetryInPlace { delay: delay.unwrap_or(pause), attempt },
     }
 }
 

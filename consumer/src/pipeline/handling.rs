@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use correio_guarantees::{
-    Admission, Failure, Fence, GapCause, Place, RetrySchedule, Retrying, Settlement, Verdict, decide, jittered,
+    Admission, Failure, Fence, GapCause, Pace, Place, RetrySchedule, Retrying, Ruling, Settlement, Verdict, decide,
+    jittered, spare,
 };
 use correio_message::DeadReason;
 
-use super::{Effect, Moment, Pipeline};
+use super::{Effect, Moment, Pipeline, breaking::Spared};
 use crate::{
     context::Context,
     handler::AnyHandler,
@@ -37,24 +38,38 @@ impl Pipeline {
             }
         }
         while self.has_room_to_begin() {
-            if let Some(ticket) = self.again.pop_front() {
-                self.begin(ticket, now);
-                continue;
-            }
-            if !self.may_begin_new() {
-                return;
-            }
-            let Some(next) = self.order.start_next() else { return };
-            let Some(held) = self.held.get_mut(&next.ticket) else { continue };
-            held.lane = next.lane;
-            held.place = next.place;
-            self.begin(next.ticket, now);
+            let next = if self.pace() == Pace::Full {
+                self.again.pop_front().or_else(|| self.next_new())
+            } else {
+                // What has failed once says less.
+                self.next_new().or_else(|| self.again.pop_front())
+            };
+            let Some(ticket) = next else { return };
+            self.begin(ticket, now);
         }
     }
 
     fn has_room_to_begin(&self) -> bool {
         let on_receipt = self.rules.acknowledgement == Acknowledgement::OnDelivery;
-        (!self.stopping || on_receipt) && self.busy < usize::from(self.rules.processing.at_once().get())
+        let at_once = match self.pace() {
+            Pace::Full => usize::from(self.rules.processing.at_once().get()),
+            Pace::Probe => 1,
+            Pace::Paused => 0,
+        };
+        (!self.stopping || on_receipt) && self.busy < at_once
+    }
+
+    /// The next message that was not begun before.
+    fn next_new(&mut self) -> Option<Ticket> {
+        while self.may_begin_new() {
+            let next = self.order.start_next()?;
+            if let Some(held) = self.held.get_mut(&next.ticket) {
+                held.lane = next.lane;
+                held.place = next.place;
+                return Some(next.ticket);
+            }
+        }
+        None
     }
 
     /// Whether one more, should it succeed, is still within the count asked for.
@@ -193,6 +208,12 @@ impl Pipeline {
         if let Err(failure) = &result {
             tracing::warn!(message = held.name(), attempt = held.attempt, %failure, "a message was not handled");
         }
+        let result = match result {
+            Err(Failure::Ruled { error, ruling: Ruling::Drop }) => Ok(Verdict::Drop { reason: error }),
+            other => other,
+        };
+        let spared = self.note(&result, now);
+        let Some(held) = self.held.get_mut(&ticket) else { return };
         if !matches!(result, Ok(Verdict::Done | Verdict::Drop { .. })) {
             held.first_failed_at_us.get_or_insert(now.unix_us);
             let attempt = held.attempt;
@@ -202,7 +223,12 @@ impl Pipeline {
                 self.forget(ticket);
                 return;
             }
-            let settlement = decide(result, attempt, &self.schedule(), self.retrying());
+            let (schedule, retrying) = (self.schedule(), self.retrying());
+            let settlement = match spared {
+                Some(Spared::Here(pause)) => spare(attempt, &schedule, Retrying::InPlace, pause),
+                Some(Spared::Anywhere(pause)) => spare(attempt, &schedule, retrying, pause),
+                None => decide(result, attempt, &schedule, retrying),
+            };
             self.on_settlement(ticket, self.within_deadline(ticket, settlement, error, now), now);
         } else {
             let end = match result {

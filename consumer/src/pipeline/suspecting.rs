@@ -138,14 +138,19 @@ impl Pipeline {
         let is_held_up = if self.suspected.in_turn {
             !self.is_empty() || judge.room() == Room::Full
         } else {
-            judge.wanted() == Room::Full && self.has_suspect()
+            self.wanted_room() == Room::Full && self.has_suspect()
         };
-        (judge.wanted() != judge.room() && !is_held_up && !self.stopping).then(|| judge.wanted())
+        let wanted = self.wanted_room();
+        (wanted != judge.room() && !is_held_up && !self.stopping).then_some(wanted)
+    }
+
+    fn wanted_room(&self) -> Room {
+        if self.is_withdrawn() { Room::One } else { self.suspected.judge.wanted() }
     }
 
     /// How many unsettled deliveries the next subscription asks for.
     pub(crate) fn prefetch(&self) -> u16 {
-        match self.suspected.judge.wanted() {
+        match self.wanted_room() {
             Room::One => 1,
             Room::Full => self.rules.budget.prefetch,
         }
@@ -163,7 +168,7 @@ impl Pipeline {
 
     /// Of a new channel.
     pub(super) fn on_room(&mut self) {
-        let room = self.suspected.judge.wanted();
+        let room = self.wanted_room();
         self.suspected.judge.on_subscribed(room);
     }
 

@@ -19,6 +19,7 @@ use crate::{
 
 mod acknowledging;
 mod answering;
+mod breaking;
 mod duplicates;
 mod ending;
 mod failing;
@@ -57,6 +58,7 @@ fn rules(processing: Processing) -> Rules {
         processing,
         acknowledgement: Acknowledgement::AfterHandling,
         deduplicate: true,
+        breaker: Some(BreakerLimits::default()),
         in_transactions: false,
         retention: Some(Duration::from_secs(3_600)),
         company: Company { parking: short("q.dead"), can_park: true, delays },

@@ -104,6 +104,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N", default_value_t = Processing::default().retry().retries())]
     pub(crate) retries: u32,
 
+    /// Go on at full speed while every message fails, rather than pause and probe
+    #[arg(long)]
+    pub(crate) no_breaker: bool,
+
     /// Stop when nothing has come for so long, and nothing is being retried
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) idle: Option<Duration>,

@@ -14,6 +14,10 @@ pub(crate) fn prices(args: &Run) -> Vec<&'static str> {
              not retried through the broker",
         ),
         (args.dedup == Dedup::Off, "--dedup off: a message that comes twice is handled twice"),
+        (
+            args.no_breaker,
+            "--no-breaker: while what handlers need is away, every message uses its retries up and is parked",
+        ),
         (args.retries == 0, "--retries 0: a message that fails once is a dead letter"),
     ];
     off.into_iter().filter_map(|(is_off, price)| is_off.then_some(price)).collect()
@@ -35,7 +39,7 @@ mod tests {
     #[test]
     fn the_defaults_give_nothing_up_and_every_off_switch_tells_its_price() {
         assert!(of("").is_empty());
-        for switch in ["--ack on-delivery", "--dedup off", "--retries 0"] {
+        for switch in ["--ack on-delivery", "--dedup off", "--no-breaker", "--retries 0"] {
             let prices = of(switch);
             assert_eq!(prices.len(), 1);
             assert!(prices[0].starts_with(switch));

@@ -40,6 +40,9 @@ pub(crate) async fn run(args: Run, address: Address) -> Result<Exit, Failed> {
         .handler_deadline(args.handler_deadline)
         .drain_deadline(args.drain_deadline)
         .connect_deadline(CONNECTING);
+    if args.no_breaker {
+        builder = builder.breaker(None);
+    }
     if let Some(count) = args.count {
         builder = builder.stop_after_count(count);
     }

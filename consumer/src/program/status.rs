@@ -106,6 +106,8 @@ pub(crate) fn in_words(counts: &Tally) -> String {
         (counts.taken_over, "handled after their claim had run out"),
         (counts.forgotten_early, "ids forgotten early"),
         (counts.without_id, "without an id"),
+        (counts.suspected, "handled alone as suspects"),
+        (counts.paused, "pauses because everything failed"),
         (counts.resubscribed, "resubscriptions"),
     ];
     for (count, what) in seldom {

@@ -267,6 +267,7 @@ impl Bench {
             processing: setting.processing,
             acknowledgement: setting.acknowledgement,
             deduplicate: true,
+            breaker: None,
             in_transactions: false,
             retention: None,
             company: Company { parking: short("q.dead"), can_park: true, delays: Vec::new() },

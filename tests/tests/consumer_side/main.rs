@@ -1,6 +1,7 @@
 //! What a consumer promises, on real brokers. One program for all of these files: they share its nodes.
 
 mod answering;
+mod breaking;
 mod consumer_connection_lost;
 mod consumer_observed;
 mod consumer_program;
