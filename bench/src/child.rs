@@ -4,7 +4,7 @@ use std::{env, process::Stdio, time::Duration};
 
 use tokio::{process::Command, time::timeout};
 
-use crate::{Error, Load, Way, peers::Peers, sample::Sample};
+use crate::{Error, Load, Way, cpus::Halves, peers::Peers, sample::Sample};
 
 /// The word that makes the bench program run one way instead of all: `bench way NAME QUEUE MESSAGES BYTES WINDOW`.
 pub const WAY: &str = "way";
@@ -22,8 +22,17 @@ pub const URL: &str = "AMQP_URL";
 /// # Errors
 ///
 /// When it fails, tells nothing, or does not end in time.
-pub async fn run(way: Way, peers: &Peers, url: &str, queue: &str, load: Load) -> Result<Sample, Error> {
+pub async fn run(
+    way: Way,
+    (peers, halves): (&Peers, Option<&Halves>),
+    url: &str,
+    queue: &str,
+    load: Load,
+) -> Result<Sample, Error> {
     let mut command = if way.is_a_program_of_its_own() { peers.command(way)? } else { itself(&[WAY, &way.word()])? };
+    if let Some(halves) = halves {
+        command = halves.place(&command);
+    }
     command.arg(queue).args([load.messages.to_string(), load.size.to_string(), load.window.to_string()]);
     command.env(URL, url).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     let output =

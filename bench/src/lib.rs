@@ -10,6 +10,7 @@
 
 pub mod amqplib;
 pub mod child;
+pub mod cpus;
 pub mod disk;
 pub mod look_up;
 pub mod peers;

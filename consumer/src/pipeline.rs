@@ -108,7 +108,8 @@ pub(crate) struct Moment {
 pub(crate) struct Pipeline {
     rules: Rules,
     counts: Counts,
-    held: BTreeMap<Ticket, Held>,
+    // In boxes, because a map moves its entries about.
+    held: BTreeMap<Ticket, Box<Held>>,
     last_ticket: u64,
     /// The identities of what is held and not settled; of two with the same one, the later.
     ids: BTreeMap<HandledId, Ticket>,
@@ -263,7 +264,7 @@ impl Pipeline {
     /// before its confirm: the two of them are each other's only hope, so both are held, and the log keeps them single.
     fn kept_first(&self, id: &HandledId) -> Option<&Held> {
         let first = self.ids.get(id).filter(|first| !self.is_lost(**first))?;
-        self.held.get(first).filter(|first| !matches!(first.stage, Stage::Copying(_)))
+        self.held.get(first).map(|first| &**first).filter(|first| !matches!(first.stage, Stage::Copying(_)))
     }
 
     fn hold(
@@ -292,7 +293,7 @@ impl Pipeline {
             stage: Stage::Ordering,
             started: false,
         };
-        self.held.insert(ticket, held);
+        self.held.insert(ticket, Box::new(held));
         ticket
     }
 

@@ -1,7 +1,7 @@
 //! The same message has one effect: a pair of brackets around the handler.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -80,16 +80,17 @@ impl DuplicateDetector {
     /// A claim whose owner says nothing for as long as its lease is taken over by who asks next.
     pub fn admit(&mut self, claim: Claim, lease: Duration, now: Instant) -> Admission {
         self.on_deadline(now);
-        match self.known.get(&claim.id) {
-            Some(State::Handled(_)) => return Admission::AlreadyHandled,
-            Some(State::InFlight { fence, until })
-                if *fence != claim.fence && until.is_none_or(|until| now < until) =>
-            {
-                return Admission::InFlight;
-            }
-            Some(State::InFlight { .. }) | None => {}
+        let claimed = State::InFlight { fence: claim.fence, until: now.checked_add(lease) };
+        match self.known.entry(claim.id) {
+            Entry::Vacant(entry) => drop(entry.insert(claimed)),
+            Entry::Occupied(mut entry) => match entry.get() {
+                State::Handled(_) => return Admission::AlreadyHandled,
+                State::InFlight { fence, until } if *fence != claim.fence && until.is_none_or(|until| now < until) => {
+                    return Admission::InFlight;
+                }
+                State::InFlight { .. } => drop(entry.insert(claimed)),
+            },
         }
-        self.known.insert(claim.id, State::InFlight { fence: claim.fence, until: now.checked_add(lease) });
         Admission::Fresh
     }
 
@@ -98,13 +99,13 @@ impl DuplicateDetector {
     /// Without anybody's claim it is remembered all the same: the work was done.
     pub fn on_handled(&mut self, claim: &Claim, now: Instant) -> Standing {
         self.on_deadline(now);
-        match self.known.get(&claim.id) {
+        match self.known.get_mut(&claim.id) {
             Some(State::Handled(by)) if *by == claim.fence => return Standing::Stood,
             Some(State::Handled(_)) => return Standing::TakenOver,
             Some(State::InFlight { fence, .. }) if *fence != claim.fence => return Standing::TakenOver,
-            Some(State::InFlight { .. }) | None => {}
+            Some(state) => *state = State::Handled(claim.fence),
+            None => drop(self.known.insert(claim.id.clone(), State::Handled(claim.fence))),
         }
-        self.known.insert(claim.id.clone(), State::Handled(claim.fence));
         self.handled.push_back((now, claim.id.clone()));
         while self.handled.len() > self.capacity {
             self.forget_oldest();

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, env};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use correio_bench::{
-    Error, Group, Load, Way, child, consumed, disk, look_up,
+    Error, Group, Load, Way, child, consumed,
+    cpus::Halves,
+    disk, look_up,
     peers::Peers,
     rounds::Rounds,
     stalled::{self, WARM_UP},
@@ -42,6 +44,9 @@ struct Args {
     /// Messages handed in while the broker is stalled.
     #[arg(long, default_value_t = 1_000_000)]
     stalled_messages: u64,
+    /// Let the broker and those who are measured share the processors, rather than have a half each.
+    #[arg(long)]
+    shared_cpus: bool,
     /// Only these parts.
     #[arg(long, value_delimiter = ',', default_values = ["confirmed", "fire", "consumed", "remembered", "look-up", "stalled"])]
     only: Vec<Part>,
@@ -76,11 +81,21 @@ enum Inner {
     InMemory { ids: u64 },
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Error> {
+fn main() -> Result<(), Error> {
     let args = Args::parse();
+    // Before there are threads.
+    let halves = match args.inner {
+        None if !args.shared_cpus => {
+            Halves::take().inspect_err(|error| println!("all on the same processors: {error}")).ok()
+        }
+        _ => None,
+    };
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args, halves))
+}
+
+async fn run(args: Args, halves: Option<Halves>) -> Result<(), Error> {
     match &args.inner {
-        None => measure(&args).await,
+        None => measure(&args, halves.as_ref()).await,
         Some(Inner::Way { way, queue, messages, size, window }) => {
             let load = Load { messages: *messages, size: *size, window: *window };
             println!("{}", way.run(&env::var(child::URL)?, queue, load).await?);
@@ -94,7 +109,7 @@ async fn main() -> Result<(), Error> {
     }
 }
 
-async fn measure(args: &Args) -> Result<(), Error> {
+async fn measure(args: &Args, halves: Option<&Halves>) -> Result<(), Error> {
     let load = Load { messages: args.messages, size: args.size, window: args.window };
     let mut ways = ways(args);
     let peers = Peers::ready(&mut ways).await;
@@ -108,10 +123,14 @@ async fn measure(args: &Args) -> Result<(), Error> {
         node.version(),
         args.runs
     );
+    match halves {
+        Some(_) => println!("The broker has one half of the processors, those who are measured the other."),
+        None => println!("The broker and those who are measured share the processors."),
+    }
     println!("Confirmed: persistent, mandatory, quorum queue, window {window}. Fired: transient, classic queue.");
     println!("Consumed: quorum queue, {} keys, prefetch {}.", consumed::KEYS, consumed::PREFETCH);
     println!("Remembered: from the same queue, {} at once; on {}.\n", args.at_once, disk::filesystem()?);
-    let rounds = rounds(&node, args, &ways, &peers, load).await?;
+    let rounds = rounds(&node, args, &ways, (&peers, halves), load).await?;
     if !ways.is_empty() {
         println!("{}", Table(&rounds));
     }
@@ -148,7 +167,13 @@ fn ways(args: &Args) -> Vec<Way> {
 }
 
 /// Every way in turn, round after round, each checked against what stands on its queue.
-async fn rounds(node: &Node, args: &Args, ways: &[Way], peers: &Peers, load: Load) -> Result<Rounds, Error> {
+async fn rounds(
+    node: &Node,
+    args: &Args,
+    ways: &[Way],
+    who: (&Peers, Option<&Halves>),
+    load: Load,
+) -> Result<Rounds, Error> {
     let url = node.amqp_url(Login::Lab);
     let mut rounds = Rounds::default();
     if ways.is_empty() {
@@ -176,7 +201,7 @@ async fn rounds(node: &Node, args: &Args, ways: &[Way], peers: &Peers, load: Loa
                     return Err(format!("before {}: {depth} on the queue, not {}", way.name(), load.messages).into());
                 }
             }
-            let sample = child::run(way, peers, &url, queue, load).await?;
+            let sample = child::run(way, who, &url, queue, load).await?;
             let on_queue = node.purge(queue).await?;
             let expected = way.expected(load);
             if sample.ends != expected || on_queue != expected.on_queue() {

@@ -268,7 +268,7 @@ impl Pipeline {
         };
         let again = jittered(*delay, 1.0);
         let again_at_us = now.unix_us.saturating_add(again.as_micros().try_into().unwrap_or(u64::MAX));
-        match self.held.get(&ticket).and_then(Held::deadline_us) {
+        match self.held.get(&ticket).and_then(|held| held.deadline_us()) {
             Some(deadline) if deadline <= again_at_us => {
                 let error = error.unwrap_or_else(|| "its handler asked for another try".to_owned());
                 Settlement::DeadLetter {

@@ -10,7 +10,7 @@ use correio_guarantees::{Admission, Claim, HandledId, Standing};
 use super::{Moment, Pipeline};
 use crate::{
     handled_log::{LogError, Piece, PieceEnd},
-    held::{Held, Stage, Ticket},
+    held::{Stage, Ticket},
 };
 
 /// What the log is asked.
@@ -107,7 +107,7 @@ impl Pipeline {
     pub(crate) fn claims(&self) -> (Vec<Claim>, Vec<Claim>) {
         let of = |which: fn(&Stage) -> bool| {
             let held = self.held.values().filter(move |held| which(&held.stage));
-            held.filter_map(Held::claim).collect::<Vec<_>>()
+            held.filter_map(|held| held.claim()).collect::<Vec<_>>()
         };
         let mut open = of(|stage| matches!(stage, Stage::Handling | Stage::Admitting));
         open.extend(self.log.to_abandon.iter().chain(&self.log.abandoning).cloned());

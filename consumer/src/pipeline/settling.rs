@@ -16,7 +16,7 @@ use crate::{
     context::Received,
     copies::NotCopied,
     error::ConsumeError,
-    held::{Copy, Copying, End, Held, Stage, Ticket},
+    held::{Copy, Copying, End, Stage, Ticket},
     processing::Acknowledgement,
     reply::Reply,
 };
@@ -101,7 +101,7 @@ impl Pipeline {
 
     /// The claim on the message's id ends without its work being done.
     pub(super) fn abandon(&mut self, ticket: Ticket) {
-        if let Some(claim) = self.held.get(&ticket).and_then(Held::claim) {
+        if let Some(claim) = self.held.get(&ticket).and_then(|held| held.claim()) {
             self.log.to_abandon.push(claim);
         }
     }

@@ -107,7 +107,7 @@ impl Pipeline {
         }
         self.order.on_channel_lost();
         self.again.clear();
-        let to_come_again = |held: &mut Held| held.tag = None;
+        let to_come_again = |held: &mut Box<Held>| held.tag = None;
         self.held.values_mut().for_each(to_come_again);
         self.ask_for_nothing_more();
         let answers = &self.answers;

@@ -12,12 +12,13 @@ use correio_lab::{
     lessons::Choices,
     postgres::Postgres,
 };
-use correio_message::{Destination, Message, MessageId};
+use correio_message::{DeadLetter, Destination, Message, MessageId};
 use correio_producer::{Outcome, Producer};
 use correio_tests::{
     consuming::{PATIENCE, producer, shared},
     effects::Effects,
     programs::{Program, Run},
+    queues::take_all,
 };
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -157,6 +158,12 @@ impl<'n> Journey<'n> {
         let successor = self.worker();
         let killed = std::mem::replace(&mut self.workers[chosen], successor).kill().await;
         assert_eq!(killed.code, None, "it ended before it was killed: {killed}");
+        // For the log, should an innocent one be parked.
+        killed
+            .stderr
+            .lines()
+            .filter(|line| line.contains("too often") || line.contains("parked"))
+            .for_each(|line| println!("{line}"));
     }
 
     /// One of the three.
@@ -180,7 +187,10 @@ impl<'n> Journey<'n> {
             if held.is_empty() {
                 break;
             }
-            assert!(Instant::now() < deadline, "left on queues: {held:?}");
+            if Instant::now() > deadline {
+                panic!("left on queues: {held:?}; {}; {}", self.letters().await, self.words());
+            }
+            sleep(Duration::from_millis(100)).await;
         }
         for worker in std::mem::take(&mut self.workers) {
             worker.signal(Signal::SIGTERM);
@@ -201,6 +211,12 @@ impl<'n> Journey<'n> {
         );
         assert_eq!(report.handled, report.attempted, "an effect for each: {report:?}");
         report
+    }
+
+    /// What the dead letters say.
+    async fn letters(&self) -> String {
+        let letters = take_all(self.node, &format!("{}.dead", self.queue)).await;
+        letters.iter().map(|letter| format!("{:?}\n{:?}\n", DeadLetter::of(letter), letter.properties)).collect()
     }
 
     fn words(&self) -> String {
