@@ -7,7 +7,7 @@ use std::{
 };
 
 use correio_lab::broker::{Login, Node, for_each};
-use correio_message::{Destination, Key, MessageId, ShortText};
+use correio_message::{Destination, Key, Message, MessageId, ShortText};
 use correio_tests::{
     programs::{Program, Ran, Run, program},
     queues::fresh,
@@ -331,6 +331,53 @@ async fn a_queue_of_somebody_else_is_consumed_and_what_it_lacks_is_said() {
         assert!(ran.stderr.contains("there is no parking queue foreign.dead"), "{ran}");
     })
     .await;
+}
+
+/// What fails waits for its retry on the broker, or in its place: not in a loop.
+#[tokio::test]
+async fn while_all_that_is_left_waits_for_its_retry_the_consumer_uses_no_cpu() {
+    for_each(async |node| {
+        for ordered in [false, true] {
+            let queue = if ordered {
+                WorkQueue::ordered(node, &fresh("idle")).await
+            } else {
+                WorkQueue::shared(node, &fresh("idle")).await
+            };
+            let messages = (1..=10).map(|n| Message { key: Key::new(format!("k{n}")).ok(), ..queue.message("x") });
+            queue.fill(messages).await;
+            let folder = tempfile::tempdir().expect("a folder");
+            let attempts = folder.path().join("attempts");
+            // After the third attempt each waits for 4 s.
+            let failing = format!("echo $CORREIO_ATTEMPT >> {}; exit 1", attempts.display());
+            let more: &[&str] = if ordered { &["--ordered"] } else { &[] };
+            let run = start(node, &queue, &[&["--exec", &failing, "--no-breaker"], more].concat());
+            let thirds =
+                || fs::read_to_string(&attempts).unwrap_or_default().lines().filter(|line| *line == "3").count();
+            let deadline = Instant::now() + PATIENCE;
+            while thirds() < 10 {
+                assert!(Instant::now() < deadline, "{} third attempts; {}", thirds(), run.stderr());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            // What follows the attempts takes a moment: copies, acknowledgements.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let before = cpu_ticks(run.pid());
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let used = cpu_ticks(run.pid()) - before;
+            assert_eq!(thirds(), 10);
+            assert!(used < 20, "ordered: {ordered}: {used} hundredths of a second of CPU in 2 s");
+            run.kill().await;
+        }
+    })
+    .await;
+}
+
+/// What a process has used of the processors, its own children not counted, in hundredths of a second.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process that lives");
+    let (_, fields) = stat.rsplit_once(')').expect("a name");
+    let fields: Vec<_> = fields.split_whitespace().collect();
+    // https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html: utime and stime are the 14th and 15th.
+    fields[11..=12].iter().map(|field| field.parse::<u64>().expect("a number")).sum()
 }
 
 async fn run(node: &Node, queue: &WorkQueue<'_>, args: &[&str]) -> Ran {
