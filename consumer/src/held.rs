@@ -42,6 +42,8 @@ pub(crate) struct Held {
     pub(crate) stage: Stage,
     /// Whether a handler has begun with it.
     pub(crate) started: bool,
+    /// How often it came back to its queue, if it is to be parked for that.
+    pub(crate) accused: Option<u32>,
 }
 
 /// Where on its way a message is.

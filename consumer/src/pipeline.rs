@@ -19,7 +19,7 @@ use std::{
 };
 
 use correio_guarantees::{Ack, AckPlanner, Breaker, BreakerLimits, HandledId, Place};
-use correio_message::{DeadReason, Decoded, Envelope, ShortText};
+use correio_message::{DeadReason, Decoded, Envelope, Message, ShortText};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -230,11 +230,7 @@ impl Pipeline {
 
     fn on_readable(&mut self, owed: Option<u64>, redelivered: bool, envelope: Envelope, decoded: Decoded, now: Moment) {
         let message = &decoded.message;
-        let id = message.id.clone().filter(|_| self.rules.deduplicate).map(|id| HandledId {
-            subscription: Arc::clone(&self.rules.subscription),
-            origin: message.origin.clone(),
-            id,
-        });
+        let id = self.handled_id(message);
         if self.rules.deduplicate && id.is_none() {
             self.counts.without_id(1);
             tracing::debug!(route = %envelope.route, "a message without an id: a second copy of it would be handled too");
@@ -256,6 +252,12 @@ impl Pipeline {
         let received = Arc::new(Received { decoded, redelivered });
         let ticket = self.hold(owed, envelope, Some(Arc::clone(&received)), id);
         self.order.on_delivery(ticket, &received.decoded.message, bytes, now.at);
+    }
+
+    /// What it is remembered by; `None` without an id, or with deduplication off.
+    fn handled_id(&self, message: &Message) -> Option<HandledId> {
+        let id = message.id.clone().filter(|_| self.rules.deduplicate)?;
+        Some(HandledId { subscription: Arc::clone(&self.rules.subscription), origin: message.origin.clone(), id })
     }
 
     /// The first delivery of this id, if the broker keeps it until it is handled.
@@ -292,6 +294,7 @@ impl Pipeline {
             place: Place::Unordered,
             stage: Stage::Ordering,
             started: false,
+            accused: None,
         };
         self.held.insert(ticket, Box::new(held));
         ticket

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use correio_guarantees::{
-    Admission, Failure, Fence, GapCause, Pace, Place, RetrySchedule, Retrying, Ruling, Settlement, Verdict, decide,
-    jittered, spare,
+    Admission, Claim, Failure, Fence, GapCause, Pace, Place, RetrySchedule, Retrying, Ruling, Settlement, Verdict,
+    decide, jittered, spare,
 };
 use correio_message::DeadReason;
 
@@ -79,6 +79,9 @@ impl Pipeline {
 
     fn begin(&mut self, ticket: Ticket, now: Moment) {
         let Some(held) = self.held.get_mut(&ticket) else { return };
+        if held.accused.is_some() {
+            return self.ask_about(ticket, now);
+        }
         if held.received.as_ref().is_some_and(|received| received.decoded.is_marker) {
             self.counts.markers(1);
             return self.settle(ticket, now.at);
@@ -108,16 +111,21 @@ impl Pipeline {
             held.stage = Stage::Admitting;
             return self.log.to_transact.push(ticket);
         }
-        // A new one each time: what an earlier claim on it still says must not be taken for this one's word.
-        self.next_fence = self.next_fence.wrapping_add(1);
-        held.fence = Some(Fence(self.next_fence));
-        match held.claim() {
-            Some(claim) => {
-                held.stage = Stage::Admitting;
-                self.log.to_admit.push((ticket, claim));
-            }
+        match self.new_claim(ticket) {
+            Some(claim) => self.log.to_admit.push((ticket, claim)),
             None => self.handle(ticket, now),
         }
+    }
+
+    /// A claim that the log is to be asked for; `None` for what has no id.
+    pub(super) fn new_claim(&mut self, ticket: Ticket) -> Option<Claim> {
+        let held = self.held.get_mut(&ticket)?;
+        // A new fence each time: what an earlier claim on it still says must not be taken for this one's word.
+        self.next_fence = self.next_fence.wrapping_add(1);
+        held.fence = Some(Fence(self.next_fence));
+        let claim = held.claim()?;
+        held.stage = Stage::Admitting;
+        Some(claim)
     }
 
     pub(super) fn on_admission(&mut self, ticket: Ticket, admission: Admission, now: Moment) {
@@ -125,6 +133,9 @@ impl Pipeline {
             Admission::Fresh if self.is_lost(ticket) || !self.may_handle() => {
                 self.abandon(ticket);
                 self.unbegin(ticket);
+            }
+            Admission::Fresh if self.held.get(&ticket).is_some_and(|held| held.accused.is_some()) => {
+                self.convict(ticket, now);
             }
             Admission::Fresh => self.handle(ticket, now),
             Admission::AlreadyHandled => {

@@ -81,6 +81,7 @@ impl Pipeline {
         None
     }
 
+    /// Parks a killer, unless the log says that it was handled: by one that was gone before the broker was told.
     fn park_killer(&mut self, Delivery { tag, redelivered, envelope }: Delivery, now: Moment) {
         let returns = returns(&envelope).all();
         let decoded = envelope.decode();
@@ -88,11 +89,32 @@ impl Pipeline {
             Ok(decoded) => decoded.message.sequence.clone(),
             Err(error) => error.sequence.as_deref().cloned(),
         };
+        let id = decoded.as_ref().ok().and_then(|decoded| self.handled_id(&decoded.message));
         let received = decoded.ok().map(|decoded| Arc::new(Received { decoded, redelivered }));
-        let ticket = self.hold(Some(tag), envelope, received, None);
+        let ticket = self.hold(Some(tag), envelope, received, id);
         if let Some(sequence) = &sequence {
             self.order.on_filled(sequence, now.at);
         }
+        if let Some(held) = self.held.get_mut(&ticket) {
+            held.accused = Some(returns);
+        }
+        self.ask_about(ticket, now);
+    }
+
+    /// Asks the log whether what is accused was handled.
+    pub(super) fn ask_about(&mut self, ticket: Ticket, now: Moment) {
+        self.busy += 1;
+        match self.new_claim(ticket) {
+            Some(claim) => self.log.to_admit.push((ticket, claim)),
+            None => self.convict(ticket, now),
+        }
+    }
+
+    /// It was not handled.
+    pub(super) fn convict(&mut self, ticket: Ticket, now: Moment) {
+        self.busy -= 1;
+        self.abandon(ticket);
+        let returns = self.held.get_mut(&ticket).and_then(|held| held.accused.take()).unwrap_or_default();
         self.park(ticket, DeadReason::Killer, guilt(returns), now);
     }
 

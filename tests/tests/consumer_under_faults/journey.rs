@@ -101,7 +101,17 @@ impl<'n> Journey<'n> {
             let worker = journey.worker();
             journey.workers.push(worker);
         }
+        journey.until_three().await;
         journey
+    }
+
+    /// Waits until three are subscribed.
+    async fn until_three(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.node.queue_consumers(&self.queue).await.is_ok_and(|consumers| consumers == 3) {
+            assert!(Instant::now() < deadline, "not three consumers: {}", self.words());
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn worker(&self) -> Run {
@@ -152,7 +162,8 @@ impl<'n> Journey<'n> {
         }
     }
 
-    /// One of the three dies, and another takes its place.
+    /// One of the three dies, and another takes its place. Returns when there are three again: dying faster than they can begin, they
+    /// would make suspects of all that they touch.
     pub(crate) async fn kill_one(&mut self, choices: &mut Choices) {
         let chosen = self.chosen(choices);
         let successor = self.worker();
@@ -164,6 +175,7 @@ impl<'n> Journey<'n> {
             .lines()
             .filter(|line| line.contains("too often") || line.contains("parked"))
             .for_each(|line| println!("{line}"));
+        self.until_three().await;
     }
 
     /// One of the three.

@@ -92,6 +92,23 @@ fn a_suspect_that_has_no_queue_to_go_back_to_as_a_copy_goes_back_itself() {
 }
 
 #[test]
+fn what_is_to_be_parked_as_a_killer_and_was_handled_is_a_duplicate() {
+    for processing in [independent(4, 1), ordered(4, 8)] {
+        let mut history = History::of(processing);
+        history.deliver(&message("k"));
+        history.done("k");
+        history.log_works = false;
+        let tag = history.deliver_again(&message("k"), 8);
+        assert!(history.publishing.is_empty(), "judged before the log was asked");
+        history.log_works = true;
+        history.pass(SECOND);
+        assert!(history.publishing.is_empty());
+        assert!(history.acknowledged.contains(&tag));
+        assert_eq!((history.tally().duplicates, history.tally().dead), (1, 0));
+    }
+}
+
+#[test]
 fn what_came_back_as_a_suspect_again_and_again_is_parked_untouched_without_being_handled() {
     for processing in [independent(4, 1), ordered(4, 8)] {
         let mut history = History::of(processing);
