@@ -22,6 +22,7 @@ pub mod definitions;
 mod delay;
 mod dial;
 mod exchange;
+mod frames;
 mod item;
 #[cfg(feature = "metrics")]
 pub mod metrics;

@@ -13,7 +13,7 @@ use crate::{
     encode::name,
     header,
     message::{Exchange, Route},
-    properties::{Envelope, Headers, Properties, Value},
+    properties::{Envelope, Headers, Properties, Value, headers_weight},
     text::ShortText,
     urgency::Lifetime,
 };
@@ -140,6 +140,25 @@ pub fn dead_letter(arrived: &Envelope, parking_queue: ShortText, letter: &DeadLe
         headers.insert(name(header::RETENTION_US), whole(remembered));
     }
     copy
+}
+
+/// A dead letter without the application's headers, where they are more than a copy can carry; its error then says so. `None` if it has
+/// none.
+#[must_use]
+pub fn lightened(letter: &Envelope) -> Option<Envelope> {
+    let is_ours = |name: &ShortText| name.as_str().starts_with(header::PREFIX);
+    let (ours, others): (Headers, Headers) =
+        letter.properties.headers.clone().into_iter().partition(|(name, _)| is_ours(name));
+    let bytes = headers_weight(&others);
+    let mut light =
+        Envelope { properties: Properties { headers: ours, ..letter.properties.clone() }, ..letter.clone() };
+    let error = DeadLetter::of(letter).map_or_else(String::new, |letter| letter.error);
+    let said = format!(
+        "{error} (its own {} headers, about {bytes} bytes, are more than a copy can carry, and are left out)",
+        others.len()
+    );
+    light.properties.headers.insert(name(header::DEAD_ERROR), Value::text(clipped(&said)));
+    (!others.is_empty()).then_some(light)
 }
 
 /// The copy that gives a dead letter another life in its work queue: same identity, attempts counted anew, and no deadline:

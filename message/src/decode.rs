@@ -11,6 +11,7 @@ use crate::{
     message::{Destination, Message, ReplyError, Route},
     properties::{Envelope, Headers, Value},
     sequence::{Key, Line, Sequence, Voids},
+    unfit,
     urgency::{Lifetime, Priority},
 };
 
@@ -81,6 +82,18 @@ pub enum DecodeFailure {
         /// The header that is not there.
         missing: &'static str,
     },
+    /// A text was not UTF-8 on the wire.
+    #[error("its {what} is not UTF-8: U+001A stands for each wrong byte")]
+    NotUtf8 {
+        /// Which text.
+        what: &'static str,
+    },
+    /// Nobody needs so much.
+    #[error(
+        "its headers are nested more than {} levels deep: what is deeper was read as bytes",
+        crate::unfit::MAX_DEPTH
+    )]
+    TooDeep,
     /// The void numbers are not a list of earlier numbers.
     #[error("header {} is not a list such as 3,5-7 of at most {} earlier numbers", header::VOID, Voids::MAX)]
     InvalidVoids,
@@ -111,6 +124,9 @@ impl Envelope {
     }
 
     fn read(&self, original: Original, sequence: Option<Sequence>) -> Result<Decoded, DecodeFailure> {
+        if let Some(wrong) = unfit::wrong(self) {
+            return Err(wrong);
+        }
         let headers = &self.properties.headers;
         let properties = &self.properties;
         let attempt = match integer(headers, header::ATTEMPT, 1)? {

@@ -3,6 +3,9 @@
 //! Ours start with `correio-`; whole numbers are read in any width and written as 64 bits; texts are UTF-8.
 //! A message without them is a normal message.
 
+/// What the names of ours begin with.
+pub const PREFIX: &str = "correio-";
+
 /// UUID of the running producer (or outbox) that numbered the message. Producer → consumer; text, 36 bytes.
 /// It comes with [`KEY`] and [`NUMBER`], or none of them does.
 pub const SOURCE: &str = "correio-source";

@@ -16,10 +16,11 @@ mod payload;
 mod properties;
 mod sequence;
 mod text;
+mod unfit;
 mod urgency;
 
 pub use address::{InvalidAddress, MailboxName, TopicKey, TopicPattern, checked_name};
-pub use copy::{Attempt, DeadLetter, DeadReason, Original, dead_letter, given_back, replay, retry};
+pub use copy::{Attempt, DeadLetter, DeadReason, Original, dead_letter, given_back, lightened, replay, retry};
 pub use decode::{DecodeError, DecodeFailure, Decoded};
 pub use encode::Durability;
 pub use id::{InvalidMessageId, MessageId};
@@ -28,4 +29,5 @@ pub use payload::{Json, PayloadError};
 pub use properties::{Envelope, Headers, Properties, Value};
 pub use sequence::{InvalidVoids, Key, Line, Sequence, Voids};
 pub use text::{ShortText, TooLong};
+pub use unfit::{MAX_DEPTH, SUBSTITUTE};
 pub use urgency::{InvalidLifetime, Lifetime, Priority};

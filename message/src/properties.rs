@@ -130,7 +130,7 @@ impl Message {
     }
 }
 
-fn headers_weight(headers: &Headers) -> usize {
+pub(crate) fn headers_weight(headers: &Headers) -> usize {
     headers.iter().map(|(name, value)| 16 + name.as_str().len() + value_weight(value)).sum()
 }
 

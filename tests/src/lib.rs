@@ -6,6 +6,7 @@ pub mod foreign_clients;
 pub mod handled_logs;
 pub mod programs;
 pub mod queues;
+pub mod raw_amqp;
 pub mod recorded;
 pub mod requester;
 pub mod scale;

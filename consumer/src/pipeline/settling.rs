@@ -8,7 +8,7 @@ use std::{
 };
 
 use correio_guarantees::{Place, jittered};
-use correio_message::{Attempt, DeadLetter, DeadReason, DecodeError, Decoded, Envelope, dead_letter, retry};
+use correio_message::{Attempt, DeadLetter, DeadReason, DecodeError, Decoded, Envelope, dead_letter, lightened, retry};
 
 use super::{Effect, Moment, Pipeline};
 use crate::{
@@ -228,12 +228,19 @@ impl Pipeline {
                 self.counts.unconfirmed_copies(1);
                 tracing::warn!(message = name, tries, %cause, "a copy was not confirmed; the original stays unsettled");
                 match (copy, cause) {
-                    (Copy::Retry { delay, attempt, .. }, NotCopied::NoQueue(_)) => {
-                        // The queue is gone, or was never seen because the login may not look: the broker has no copy.
+                    (Copy::Retry { delay, attempt, .. }, NotCopied::NoQueue(_) | NotCopied::Unsendable(_)) => {
+                        // The broker has no copy: the queue is gone, or was never seen because the login may not look; or the message is
+                        // more than a copy can carry.
                         let (delay, attempt) = (*delay, *attempt);
                         self.wait_in_place(ticket, delay, attempt, now);
                     }
                     (Copy::GivenBack { .. }, NotCopied::NoQueue(_)) => self.give_back(ticket),
+                    (Copy::DeadLetter { envelope, .. }, NotCopied::Unsendable(_))
+                        if let Some(light) = lightened(envelope) =>
+                    {
+                        envelope.clone_from(&light);
+                        self.effects.push(Effect::Publish { ticket, copy: Box::new(light) });
+                    }
                     _ if tries < MOST_TRIES => {
                         let wait = FIRST_PAUSE.saturating_mul(1 << (tries - 1));
                         let due = now.at + jittered(wait, (self.rules.jitter)());

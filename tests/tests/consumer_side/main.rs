@@ -13,3 +13,4 @@ mod dead_letters_kept;
 mod flights;
 mod handled_logs;
 mod suspects;
+mod unfit_properties;

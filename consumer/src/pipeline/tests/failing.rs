@@ -162,3 +162,33 @@ fn a_dropped_message_is_acknowledged_and_counted() {
     h.end("a", Ok(Verdict::Drop { reason: "old".into() }));
     assert_eq!((h.acknowledged.len(), h.tally().dropped, h.tally().handled), (1, 1, 0));
 }
+
+#[test]
+fn a_letter_that_is_more_than_a_copy_can_carry_is_parked_without_the_applications_headers_and_says_so() {
+    let mut h = History::of(independent(4, 0));
+    let mut heavy = message("a");
+    heavy.headers.insert(ShortText::new("big").unwrap(), correio_message::Value::text("x".repeat(200_000)));
+    heavy.headers.insert(ShortText::new("small").unwrap(), correio_message::Value::text("y"));
+    let tag = h.deliver(&heavy);
+    h.fail("a");
+    h.confirm(Err("too large"));
+    assert!(h.acknowledged.is_empty());
+    let letter = h.confirm(Ok(()));
+    assert!(h.acknowledged.contains(&tag));
+    let said = correio_message::DeadLetter::of(&letter).unwrap();
+    assert!(said.error.starts_with("no stock (its own 2 headers, about 200"), "{}", said.error);
+    assert_eq!((said.reason, &letter.body), (DeadReason::Failed, &heavy.payload));
+    assert!(letter.properties.headers.keys().all(|name| name.as_str().starts_with(header::PREFIX)));
+    assert_eq!(letter.properties.message_id, heavy.encode(Durability::Persistent).properties.message_id);
+}
+
+#[test]
+fn a_message_that_is_more_than_a_retry_copy_can_carry_is_retried_in_place() {
+    let mut h = History::of(independent(4, 5));
+    h.deliver(&message("a"));
+    h.fail("a");
+    h.confirm(Err("too large"));
+    assert!(h.publishing.is_empty() && h.running().is_empty());
+    h.pass(SECOND);
+    assert_eq!((h.running.len(), h.running[0].1.attempt().get()), (1, 2));
+}
