@@ -12,6 +12,7 @@ pub mod amqplib;
 pub mod child;
 pub mod cpus;
 pub mod disk;
+pub mod half_load;
 pub mod look_up;
 pub mod peers;
 pub mod rabbitmq_c;

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use correio_bench::{
     Error, Group, Load, Way, child, consumed,
     cpus::Halves,
-    disk, look_up,
+    disk, half_load, look_up,
     peers::Peers,
     rounds::Rounds,
     stalled::{self, WARM_UP},
@@ -41,6 +41,9 @@ struct Args {
     /// Remembered ids among which others are looked up.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(look_up::FEW..))]
     ids: u64,
+    /// Messages of each run at half load.
+    #[arg(long, default_value_t = 12_000, value_parser = clap::value_parser!(u64).range(100..))]
+    half_load_messages: u64,
     /// Messages handed in while the broker is stalled.
     #[arg(long, default_value_t = 1_000_000)]
     stalled_messages: u64,
@@ -48,7 +51,7 @@ struct Args {
     #[arg(long)]
     shared_cpus: bool,
     /// Only these parts.
-    #[arg(long, value_delimiter = ',', default_values = ["confirmed", "fire", "consumed", "remembered", "look-up", "stalled"])]
+    #[arg(long, value_delimiter = ',', default_values = ["confirmed", "fire", "consumed", "remembered", "look-up", "half-load", "stalled"])]
     only: Vec<Part>,
     #[command(subcommand)]
     inner: Option<Inner>,
@@ -61,6 +64,7 @@ enum Part {
     Consumed,
     Remembered,
     LookUp,
+    HalfLoad,
     Stalled,
 }
 
@@ -140,6 +144,11 @@ async fn measure(args: &Args, halves: Option<&Halves>) -> Result<(), Error> {
         println!("{found}");
         verdicts.extend(found.verdicts());
     }
+    if args.only.contains(&Part::HalfLoad) {
+        let found = half_load::measure(&node, args.half_load_messages, args.runs).await?;
+        println!("{found}");
+        verdicts.extend(found.verdict());
+    }
     if args.only.contains(&Part::Stalled) {
         let peak = stalled::measure(&node, CONFIRMED_QUEUE, args.stalled_messages, size).await?;
         let there = node.purge(CONFIRMED_QUEUE).await?;
@@ -179,7 +188,7 @@ async fn rounds(
     if ways.is_empty() {
         return Ok(rounds);
     }
-    let mut checked = 0;
+    let (mut checked, mut came_again) = (0, 0);
     for number in 0..=args.runs {
         let mut round = BTreeMap::new();
         // To and fro, so that nobody always comes after the same neighbour.
@@ -204,7 +213,10 @@ async fn rounds(
             let sample = child::run(way, who, &url, queue, load).await?;
             let on_queue = node.purge(queue).await?;
             let expected = way.expected(load);
-            if sample.ends != expected || on_queue != expected.on_queue() {
+            // A channel of a quorum queue forgets acknowledgements that it has not passed on when it is closed: they come again.
+            let again = if way.consumes() { on_queue.min(load.window as u64) } else { 0 };
+            came_again += again;
+            if sample.ends != expected || on_queue - again != expected.on_queue() {
                 let found = format!("{:?}, and {on_queue} on the queue; not {expected:?}", sample.ends);
                 return Err(format!("{}: {found}", way.name()).into());
             }
@@ -217,6 +229,9 @@ async fn rounds(
         }
     }
     println!("outcomes said of the wrong message, or messages read twice: 0 of {checked}; every count as on the queue");
+    if came_again > 0 {
+        println!("acknowledged, and on their queue again when their channel was closed: {came_again}");
+    }
     Ok(rounds)
 }
 

@@ -1,15 +1,20 @@
 //! The database of the handled log goes away, or its disk is full: handling stops, nothing is lost, no message is blamed, and
 //! everything goes on by itself.
 
-use std::time::Duration;
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    time::Duration,
+};
 
 use correio_lab::{
     broker::{NodeOptions, for_each_own},
+    postgres::Postgres,
     small_disk::SmallDisk,
 };
 use correio_tests::{effects::Effects, scale};
 use sqlx::{Connection, SqliteConnection};
-use tokio::time::sleep;
+use tokio::{process::Command, time::sleep};
 
 use crate::journey::{Journey, Kind, databases};
 
@@ -86,4 +91,36 @@ async fn a_full_disk_stops_handling_until_there_is_room() {
             .await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgresql_server_whose_disk_is_full_stops_handling_until_there_is_room() {
+    for_each_own(NodeOptions::default(), async |node| {
+        let (server, _) = databases().await;
+        let disk = SmallDisk::of(96 * 1024 * 1024).await.expect("a small disk");
+        move_tables(&server, &disk).await;
+        let database = Kind::Postgres.fresh(&server).await;
+        let journey = Journey::begin(node, &database.effects, &[]).await;
+        without_it_for_a_while(journey, async || disk.fill().expect("filled"), async |()| disk.free().expect("freed"))
+            .await;
+        let log = fs::read_to_string(server.folder().join("console")).expect("a log");
+        assert!(log.contains("No space left on device"), "its disk was never full: {log}");
+        server.close().await.expect("closed");
+    })
+    .await;
+}
+
+/// Puts the tables of a server on a disk of their own; its write-ahead log stays where it is.
+async fn move_tables(server: &Postgres, disk: &SmallDisk) {
+    server.stop().await.expect("stopped");
+    // Whoever the server runs as has to come there.
+    for folder in [disk.path().parent().expect("a folder"), disk.path()] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).expect("opened");
+    }
+    let (tables, moved) = (server.folder().join("data/base"), disk.path().join("base"));
+    let copied = Command::new("cp").arg("-a").args([&tables, &moved]).status().await.expect("cp");
+    assert!(copied.success());
+    fs::remove_dir_all(&tables).expect("removed");
+    symlink(&moved, &tables).expect("a link");
+    server.start_again().await.expect("started again");
 }

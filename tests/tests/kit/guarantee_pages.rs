@@ -43,12 +43,21 @@ async fn each_command_line_is_understood_by_its_program() {
 
 #[test]
 fn each_test_that_is_named_exists() {
-    let sources: Vec<String> =
-        ["tests/tests", "guarantees/tests", "consumer/src", "producer/src", "lab/tests", "lab/src"]
-            .iter()
-            .flat_map(|folder| files(&root().join(folder), "rs"))
-            .map(|file| text(&file))
-            .collect();
+    let sources: Vec<String> = [
+        "tests/tests",
+        "tests/src",
+        "message/tests",
+        "broker-config/src",
+        "guarantees/tests",
+        "consumer/src",
+        "producer/src",
+        "lab/tests",
+        "lab/src",
+    ]
+    .iter()
+    .flat_map(|folder| files(&root().join(folder), "rs"))
+    .map(|file| text(&file))
+    .collect();
     for page in pages() {
         let mut named = 0;
         for name in quoted(&text(&page)).iter().filter(|name| is_a_sentence(name)) {
