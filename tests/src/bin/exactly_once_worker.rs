@@ -25,6 +25,9 @@ struct Args {
     /// After how many milliseconds in an open transaction the server ends it.
     #[arg(long, default_value_t = 60_000)]
     abandoned_after: u64,
+    /// How often a message that failed is tried again: with 0, one that is blamed is parked.
+    #[arg(long, default_value_t = 3)]
+    retries: u32,
     /// Messages whose payload contains this fail on their first attempt.
     #[arg(long)]
     fails_once: Option<String>,
@@ -40,7 +43,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .init();
     let args = Args::parse();
-    let retry = RetrySchedule::new(Duration::from_millis(200), Duration::from_millis(400), 3)?;
+    let retry = RetrySchedule::new(Duration::from_millis(200), Duration::from_millis(400), args.retries)?;
     let builder = Consumer::builder(Address::from_environment(Role::Consumer, None)?)
         .queue(&args.from)
         .processing(Processing::Independent { at_once: args.batch, retry })

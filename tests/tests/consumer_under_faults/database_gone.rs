@@ -18,6 +18,9 @@ use tokio::{process::Command, time::sleep};
 
 use crate::journey::{Journey, Kind, databases};
 
+/// A message that is blamed for the database's fault is parked, and its effect missing.
+const BLAMES: &[&str] = &["--retries", "0"];
+
 fn away() -> Duration {
     Duration::from_secs(scale::of(30, 5))
 }
@@ -46,7 +49,7 @@ async fn a_postgresql_server_that_is_killed_and_comes_back_costs_no_message_and_
         // Of this journey's own: it is killed.
         let (server, _) = databases().await;
         let database = Kind::Postgres.fresh(&server).await;
-        let journey = Journey::begin(node, &database.effects, &[]).await;
+        let journey = Journey::begin(node, &database.effects, BLAMES).await;
         without_it_for_a_while(
             journey,
             async || server.kill().await.expect("killed"),
@@ -62,7 +65,7 @@ async fn a_file_that_somebody_else_has_locked_stops_handling_until_it_is_free() 
     let (server, _) = databases().await;
     for_each_own(NodeOptions::default(), async |node| {
         let database = Kind::Sqlite.fresh(&server).await;
-        let journey = Journey::begin(node, &database.effects, &[]).await;
+        let journey = Journey::begin(node, &database.effects, BLAMES).await;
         let file = format!("sqlite:{}", database.effects.database);
         without_it_for_a_while(
             journey,
@@ -86,7 +89,7 @@ async fn a_full_disk_stops_handling_until_there_is_room() {
     for_each_own(NodeOptions::default(), async |node| {
         let disk = SmallDisk::of(32 * 1024 * 1024).await.expect("a small disk");
         let effects = Effects::in_sqlite(&disk.path().join("effects.db")).await;
-        let journey = Journey::begin(node, &effects, &[]).await;
+        let journey = Journey::begin(node, &effects, BLAMES).await;
         without_it_for_a_while(journey, async || disk.fill().expect("filled"), async |()| disk.free().expect("freed"))
             .await;
     })
@@ -100,7 +103,7 @@ async fn a_postgresql_server_whose_disk_is_full_stops_handling_until_there_is_ro
         let disk = SmallDisk::of(96 * 1024 * 1024).await.expect("a small disk");
         move_tables(&server, &disk).await;
         let database = Kind::Postgres.fresh(&server).await;
-        let journey = Journey::begin(node, &database.effects, &[]).await;
+        let journey = Journey::begin(node, &database.effects, BLAMES).await;
         without_it_for_a_while(journey, async || disk.fill().expect("filled"), async |()| disk.free().expect("freed"))
             .await;
         let log = fs::read_to_string(server.folder().join("console")).expect("a log");
