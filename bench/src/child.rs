@@ -14,6 +14,8 @@ pub const STALLED: &str = "stalled";
 pub const LOOK_UP: &str = "look-up";
 /// The word that makes it the program that remembers ids in memory: `bench in-memory IDS`.
 pub const IN_MEMORY: &str = "in-memory";
+/// The word that makes it the program that knows a million keys: `bench resequencing`.
+pub const RESEQUENCING: &str = "resequencing";
 /// The environment variable by which a child is told the broker's address: it holds a password, and arguments are public.
 pub const URL: &str = "AMQP_URL";
 

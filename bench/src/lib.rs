@@ -16,6 +16,7 @@ pub mod half_load;
 pub mod look_up;
 pub mod peers;
 pub mod rabbitmq_c;
+pub mod resequencing;
 pub mod rounds;
 pub mod sample;
 pub mod stalled;

@@ -175,7 +175,7 @@ impl ConsumerBuilder {
     /// When handling pauses because everything fails; `None`: never.
     ///
     /// By default, after 20 failures in a row nothing is begun for a second; then single messages probe whether it still is so, with
-    /// pauses that double up to 30 s, until one succeeds. What fails meanwhile is tried again with no attempt counted, for 20 minutes.
+    /// pauses that double up to 30 s, until one succeeds. What fails meanwhile is not parked, however often it failed, for 20 minutes.
     /// After a minute of this, what is held goes back to the queue, and only the probe is taken.
     ///
     /// Without it, what handlers need may be away for as long as the retries take; whatever comes in a longer time is parked.

@@ -133,6 +133,8 @@ pub(crate) struct Pipeline {
     settled: usize,
     log: logging::Waiting,
     breaker: Option<Breaker>,
+    /// Whether the next probe is of a message that has not failed.
+    probes_new: bool,
     next_fence: u64,
     suspected: suspecting::Suspected,
     effects: Vec<Effect>,
@@ -166,6 +168,7 @@ impl Pipeline {
             settled: 0,
             log: logging::Waiting::default(),
             breaker,
+            probes_new: false,
             next_fence,
             effects: Vec::new(),
             stopping: false,

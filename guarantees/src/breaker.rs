@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// breaker. What ends neither way (a dead letter that its handler asked for, a duplicate) says nothing.
 ///
 /// While all fail, no message is to blame. So what fails while the breaker is open is [spared](Self::spares): it is tried
-/// again, and no attempt is counted. That ends at [`spares_for`](BreakerLimits::spares_for), or a queue of nothing but bad
+/// again, however often it was before. That ends at [`spares_for`](BreakerLimits::spares_for), or a queue of nothing but bad
 /// messages would never come to its end.
 #[derive(Debug)]
 pub struct Breaker {
@@ -168,7 +168,7 @@ impl Breaker {
         matches!(self.state, State::Open { is_withdrawn: true, .. })
     }
 
-    /// Whether what fails now is tried again with no attempt counted.
+    /// Whether what fails now is tried again, however often it was before.
     #[must_use]
     pub fn spares(&self, now: Instant) -> bool {
         match &self.state {

@@ -192,10 +192,11 @@ pub fn decide(
     }
 }
 
-/// Decides what happens to a message that failed while everything does, so that attempt number `attempt` is not counted: it is
-/// tried again under the same number, after the delay that the schedule has for it; in place after `pause` when that has none.
+/// Decides what happens to a message that failed while everything does: it is tried again, after attempt number `attempt` as after any,
+/// and after its last one with the schedule's longest delay; in place after `pause` when that has none.
 pub fn spare(attempt: NonZeroU32, schedule: &RetrySchedule, retrying: Retrying, pause: Duration) -> Settlement {
     let delay = NonZeroU32::new(attempt.get().min(schedule.retries())).and_then(|retry| schedule.delay_before(retry));
+    let attempt = attempt.saturating_add(1);
     match (delay, retrying) {
         (Some(delay), Retrying::ThroughDelayQueues) => Settlement::RetryLater { delay, attempt },
         (delay, _) => Settlement::RetryInPlace { delay: delay.unwrap_or(pause), attempt },

@@ -66,18 +66,18 @@ fn what_was_begun_before_it_opened_lengthens_no_pause_and_its_success_closes_it(
 }
 
 #[test]
-fn a_spared_message_waits_as_its_schedule_says_and_keeps_its_number() {
+fn a_spared_message_waits_as_its_schedule_says_and_its_last_attempt_is_not_its_end() {
     let schedule = RetrySchedule::new(SECOND, SECOND * 4, 3).unwrap();
     let number = |n| NonZeroU32::new(n).unwrap();
     let of = |attempt, retrying| spare(number(attempt), &schedule, retrying, SECOND * 9);
     let later = |attempt, delay| Settlement::RetryLater { delay: SECOND * delay, attempt: number(attempt) };
-    assert_eq!(of(1, Retrying::ThroughDelayQueues), later(1, 1));
-    assert_eq!(of(3, Retrying::ThroughDelayQueues), later(3, 4));
-    assert_eq!(of(4, Retrying::ThroughDelayQueues), later(4, 4), "its last attempt is not its end");
+    assert_eq!(of(1, Retrying::ThroughDelayQueues), later(2, 1));
+    assert_eq!(of(3, Retrying::ThroughDelayQueues), later(4, 4));
+    assert_eq!(of(4, Retrying::ThroughDelayQueues), later(5, 4));
     let here = |attempt, delay| Settlement::RetryInPlace { delay: SECOND * delay, attempt: number(attempt) };
-    assert_eq!(of(4, Retrying::InPlace), here(4, 4));
+    assert_eq!(of(4, Retrying::InPlace), here(5, 4));
     let none = RetrySchedule::none();
-    assert_eq!(spare(number(1), &none, Retrying::ThroughDelayQueues, SECOND * 9), here(1, 9));
+    assert_eq!(spare(number(1), &none, Retrying::ThroughDelayQueues, SECOND * 9), here(2, 9));
 }
 
 proptest! {

@@ -159,7 +159,7 @@ async fn renewing_takes_no_message_out_of_its_place() {
         let tag = fresh("renewing");
         let (whose, to) = mailbox(&tag);
         let seen = Seen::default();
-        let (_, running) = Running::begin(whose.at(node).on_any(fails(&seen, "", 2))).await;
+        let (_, running) = Running::begin(whose.at(node).breaker(None).on_any(fails(&seen, "", 2))).await;
         let (connections, own) = (connections(node), whose.own());
         let producer = sender(node).await;
         let renewing = async {

@@ -8,6 +8,7 @@ use correio_bench::{
     cpus::Halves,
     disk, half_load, look_up,
     peers::Peers,
+    resequencing,
     rounds::Rounds,
     stalled::{self, WARM_UP},
     table::Table,
@@ -51,7 +52,7 @@ struct Args {
     #[arg(long)]
     shared_cpus: bool,
     /// Only these parts.
-    #[arg(long, value_delimiter = ',', default_values = ["confirmed", "fire", "consumed", "remembered", "look-up", "half-load", "stalled"])]
+    #[arg(long, value_delimiter = ',', default_values = ["confirmed", "fire", "consumed", "remembered", "look-up", "half-load", "resequencing", "stalled"])]
     only: Vec<Part>,
     #[command(subcommand)]
     inner: Option<Inner>,
@@ -65,6 +66,7 @@ enum Part {
     Remembered,
     LookUp,
     HalfLoad,
+    Resequencing,
     Stalled,
 }
 
@@ -80,6 +82,9 @@ enum Inner {
     /// The process that looks ids up.
     #[command(hide = true, name = child::LOOK_UP)]
     LookUp { ids: u64 },
+    /// The process that knows many keys.
+    #[command(hide = true, name = child::RESEQUENCING)]
+    Resequencing,
     /// The process that remembers ids in memory.
     #[command(hide = true, name = child::IN_MEMORY)]
     InMemory { ids: u64 },
@@ -106,6 +111,7 @@ async fn run(args: Args, halves: Option<Halves>) -> Result<(), Error> {
             Ok(())
         }
         Some(Inner::LookUp { ids }) => look_up::in_child(*ids).await,
+        Some(Inner::Resequencing) => resequencing::in_child(),
         Some(Inner::InMemory { ids }) => look_up::memory_in_child(*ids).await,
         Some(Inner::Stalled { queue, messages, size }) => {
             stalled::in_child(&env::var(child::URL)?, queue, *messages, *size).await
@@ -148,6 +154,11 @@ async fn measure(args: &Args, halves: Option<&Halves>) -> Result<(), Error> {
         let found = half_load::measure(&node, args.half_load_messages, args.runs).await?;
         println!("{found}");
         verdicts.extend(found.verdict());
+    }
+    if args.only.contains(&Part::Resequencing) {
+        let found = resequencing::measure(RESEQUENCED, args.runs).await?;
+        println!("{found}");
+        verdicts.extend(found.verdicts());
     }
     if args.only.contains(&Part::Stalled) {
         let peak = stalled::measure(&node, CONFIRMED_QUEUE, args.stalled_messages, size).await?;
@@ -235,6 +246,8 @@ async fn rounds(
     Ok(rounds)
 }
 
+/// Messages of each run of the resequencer.
+const RESEQUENCED: u64 = 1_000_000;
 const CONFIRMED_QUEUE: &str = "bench.confirmed";
 const FIRED_QUEUE: &str = "bench.fired";
 const CONSUMED_QUEUE: &str = "bench.consumed";

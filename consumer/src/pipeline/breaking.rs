@@ -7,13 +7,13 @@ use correio_guarantees::{Breaker, Failure, Pace, Tripped, Verdict};
 use super::{Effect, Moment, Pipeline};
 use crate::processing::Acknowledgement;
 
-/// The attempt that failed is not counted.
+/// The message is tried again, however often it was before; after this long where nothing else is said.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Spared {
-    /// The message waits as after any failure; this long where nothing else is said.
-    Anywhere(Duration),
-    /// The message goes back with its channel.
+    /// Here: the next probes are of it too.
     Here(Duration),
+    /// Where it would be after any failure, as only one is held.
+    Anywhere(Duration),
 }
 
 impl Pipeline {
@@ -34,7 +34,7 @@ impl Pipeline {
         self.breaker.as_ref().is_some_and(Breaker::is_withdrawn)
     }
 
-    /// An attempt has ended; says whether it is not to be counted.
+    /// An attempt has ended; says whether its message is spared.
     pub(super) fn note(&mut self, result: &Result<Verdict, Failure>, now: Moment) -> Option<Spared> {
         let breaker = self.breaker.as_mut()?;
         match result {
@@ -50,6 +50,7 @@ impl Pipeline {
             Ok(Verdict::Retry | Verdict::RetryAfter(_)) | Err(_) => {}
         }
         let queue = &self.rules.queue;
+        let spared = if breaker.is_withdrawn() { Spared::Anywhere } else { Spared::Here };
         let tripped = breaker.on_failure(now.at);
         let spares = breaker.spares(now.at) && !self.stopping;
         let pause = match tripped {
@@ -68,9 +69,9 @@ impl Pipeline {
             Tripped::Withdrawn { pause } => {
                 tracing::error!(%queue, ?pause, "everything has failed for long: what is held goes back, and handling pauses");
                 self.effects.push(Effect::CloseChannel);
-                return spares.then_some(Spared::Here(pause));
+                pause
             }
         };
-        spares.then_some(Spared::Anywhere(pause))
+        spares.then(|| spared(pause))
     }
 }

@@ -38,13 +38,13 @@ impl Pipeline {
             }
         }
         while self.has_room_to_begin() {
-            let next = if self.pace() == Pace::Full {
-                self.again.pop_front().or_else(|| self.next_new())
-            } else {
-                // What has failed once says less.
-                self.next_new().or_else(|| self.again.pop_front())
+            let next = match self.pace() {
+                Pace::Probe if self.probes_new => self.next_new().or_else(|| self.again.pop_front()),
+                _ => self.again.pop_front().or_else(|| self.next_new()),
             };
             let Some(ticket) = next else { return };
+            // Every second probe is of a message that has not failed yet: bad ones must not hide it.
+            self.probes_new = self.pace() == Pace::Probe && !self.probes_new;
             self.begin(ticket, now);
         }
     }

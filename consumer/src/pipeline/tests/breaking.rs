@@ -1,5 +1,7 @@
 //! While everything fails, handling pauses and probes, and no message is blamed.
 
+use correio_message::{Attempt, retry};
+
 use super::*;
 
 /// Delivers so many more and fails them all.
@@ -70,14 +72,16 @@ fn a_success_between_failures_keeps_it_closed_and_the_word_of_a_handler_about_it
 }
 
 #[test]
-fn what_fails_while_it_is_open_is_no_attempt_of_the_message_and_after_twenty_minutes_it_is() {
-    let mut h = History::of(independent(4, 5));
+fn what_fails_for_the_last_time_while_it_is_open_is_not_parked_and_after_twenty_minutes_it_is() {
+    let mut h = History::of(independent(4, 1));
     fail_all(&mut h, 1, 20);
-    let copies = confirm_all(&mut h);
-    assert_eq!(copies[18].decode().unwrap().attempt.get(), 2, "it was closed when this one failed");
-    assert_eq!(copies[19].decode().unwrap().attempt.get(), 1);
+    assert_eq!(confirm_all(&mut h).len(), 19, "the twentieth waits here, to be a probe");
+    let began = h.now.at;
+    let mut parked = 0;
     for n in 0..100 {
-        h.deliver(&message(&format!("p{n}")));
+        let (queue, said) = (ShortText::new("q.retry.1s").unwrap(), Attempt { number: two(), first_failed_at_us: 1 });
+        let last = message(&format!("p{n}")).encode(Durability::Persistent);
+        h.deliver_envelope(retry(&last, queue, SECOND, said));
         h.pass(SECOND * 30);
         let probe = h.running()[0].clone();
         h.fail(&probe);
@@ -87,11 +91,26 @@ fn what_fails_while_it_is_open_is_no_attempt_of_the_message_and_after_twenty_min
             h.subscribe();
             continue;
         }
-        let copies = confirm_all(&mut h);
-        let attempt = copies[0].decode().unwrap().attempt.get();
-        assert_eq!(attempt, if n < 39 { 1 } else { 2 }, "after {n} probes");
+        let is_parked = confirm_all(&mut h).iter().any(|copy| copy.route.to_string() == "correio.dead/q.dead");
+        assert_eq!(is_parked, h.now.at - began >= SECOND * 1_200, "after {:?}", h.now.at - began);
+        parked += u32::from(is_parked);
     }
-    assert_eq!(h.tally().dead, 0);
+    assert!(parked > 50);
+}
+
+fn two() -> std::num::NonZeroU32 {
+    std::num::NonZeroU32::new(2).unwrap()
+}
+
+#[test]
+fn where_every_message_fails_at_first_the_second_attempt_of_one_is_the_first_probe() {
+    let mut h = History::of(independent(20, 5));
+    fail_all(&mut h, 1, 20);
+    h.deliver(&message("new"));
+    h.pass(SECOND);
+    assert_eq!((h.running(), h.running[0].1.attempt()), (vec!["m20".to_owned()], two()));
+    h.done("m20");
+    assert_eq!(h.running(), ["new"], "it goes on at full speed");
 }
 
 #[test]
@@ -129,7 +148,7 @@ fn an_ordered_queue_pauses_too_and_its_keys_keep_their_order() {
 }
 
 #[test]
-fn a_probe_is_rather_of_what_has_not_failed_yet_so_that_bad_messages_do_not_hide_good_ones() {
+fn every_second_probe_is_of_what_has_not_failed_yet_so_that_bad_messages_do_not_hide_good_ones() {
     let mut h = History::of(ordered(20, 200));
     for key in 0..20 {
         h.deliver(&numbered(&format!("bad-{key}"), &format!("bad-{key}"), 1));
@@ -139,6 +158,10 @@ fn a_probe_is_rather_of_what_has_not_failed_yet_so_that_bad_messages_do_not_hide
     }
     assert_eq!(h.tally().paused, 1);
     h.deliver(&numbered("good", "good", 1));
+    h.pass(SECOND * 2);
+    let bad = h.running()[0].clone();
+    assert!(bad.starts_with("bad"));
+    h.fail(&bad);
     h.pass(SECOND * 2);
     assert_eq!(h.running(), ["good"]);
     h.done("good");
